@@ -1,0 +1,35 @@
+# Set-up, tests, demo and benchmarks; each target can be run on a fresh machine with Rust.
+
+CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# The program just built, then PostgreSQL's own programs, which not every system puts on the search path.
+RELEASE_PATH = PATH="$(TARGET)/release:$$(sh .ci/setup postgres-bin):$$PATH"
+
+.PHONY: test demo bench check setup
+
+# Everything that must hold before work lands.
+test: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" INSTA_UPDATE=no $(CARGO) test --locked
+	python3 -m unittest discover examples/clinic/tests
+
+# The whole life of an example bundle on an embedded workspace; cleans up after itself.
+demo: setup
+	$(CARGO) build --locked --release
+	$(RELEASE_PATH) sh examples/clinic/demo/run.sh
+
+# Speed and size beside plain alternatives, as ratios of one run.
+bench: setup
+	$(CARGO) build --locked --release
+	$(RELEASE_PATH) python3 benches/run.py
+
+# The quick half of `test`.
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --lib
+
+# Installs what is missing beside Rust, and says so first.
+setup:
+	@sh .ci/setup

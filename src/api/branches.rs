@@ -1,0 +1,70 @@
+//! Branches of a project.
+//!
+//! Source of the calls: Python SDK 0.156.0 `service/postgres.py`, read 2026-08.
+
+use reqwest::Method;
+
+use super::client::Client;
+use super::error::Result;
+use super::operations::{Deleted, Pending};
+use super::request::Request;
+use crate::wire::names::{BranchName, ProjectName};
+use crate::wire::postgres::{Body, Branch, BranchList, BranchSpec};
+
+impl Client {
+    /// Starts creating a branch with its endpoint `primary`.
+    ///
+    /// `replace_existing` takes over a branch that is there already. Fails with 404 when the
+    /// project or the source does not exist, and with a conflict when the name is taken.
+    pub(crate) async fn create_branch(
+        &self,
+        name: &BranchName,
+        spec: &Body<BranchSpec>,
+        replace_existing: bool,
+    ) -> Result<Pending<Branch>> {
+        let request = Request::postgres(Method::POST, &name.parent(), &["branches"])
+            .query("branch_id", &name.branch)
+            .flag("replace_existing", replace_existing)
+            .json(spec);
+        self.json(request).await.map(Pending::new)
+    }
+
+    /// Reads a branch.
+    ///
+    /// Fails with 404 when the project or the branch does not exist.
+    pub(crate) async fn get_branch(&self, name: &BranchName) -> Result<Branch> {
+        self.json(Request::postgres(Method::GET, name, &[])).await
+    }
+
+    /// Reads all branches of a project.
+    ///
+    /// Fails with 404 when the project does not exist.
+    pub(crate) async fn list_branches(&self, project: &ProjectName) -> Result<Vec<Branch>> {
+        let request = Request::postgres(Method::GET, project, &["branches"]);
+        self.pages(request, |page: BranchList| (page.branches, page.next_page_token)).await
+    }
+
+    /// Starts changing the fields of a branch that `mask` names: `spec.expiration`, `spec.is_protected`.
+    pub(crate) async fn update_branch(
+        &self,
+        name: &BranchName,
+        spec: &Body<BranchSpec>,
+        mask: &str,
+    ) -> Result<Pending<Branch>> {
+        let request =
+            Request::postgres(Method::PATCH, name, &[]).query("update_mask", mask).json(spec);
+        self.json(request).await.map(Pending::new)
+    }
+
+    /// Starts deleting a branch with its endpoints; it can be brought back unless `purge`.
+    ///
+    /// Fails with 400 for a protected branch, the root branch, and one with children.
+    pub(crate) async fn delete_branch(
+        &self,
+        name: &BranchName,
+        purge: bool,
+    ) -> Result<Pending<Deleted>> {
+        let request = Request::postgres(Method::DELETE, name, &[]).flag("purge", purge);
+        self.json(request).await.map(Pending::new)
+    }
+}

@@ -1,0 +1,25 @@
+//! The workspace over HTTP: one method per call, with its retries and its errors.
+
+mod apps;
+mod branches;
+mod client;
+mod credentials;
+mod endpoints;
+mod error;
+mod identity;
+mod operations;
+mod projects;
+mod request;
+mod retry;
+mod visit;
+mod workspace;
+
+pub(crate) use crate::auth::install_provider;
+pub(crate) use apps::DeploymentRequest;
+pub(crate) use client::Client;
+pub(crate) use error::{Error, Result};
+pub(crate) use operations::{Pending, Poll};
+pub(crate) use visit::Visit;
+
+#[cfg(test)]
+mod tests;

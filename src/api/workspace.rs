@@ -1,0 +1,41 @@
+//! Workspace files.
+//!
+//! Source of the calls: Databricks CLI 1.13.0 `libs/filer`, read 2026-08.
+
+use reqwest::Method;
+
+use super::client::Client;
+use super::error::Result;
+use super::request::Request;
+use crate::wire::workspace::{Delete, Mkdirs};
+
+impl Client {
+    /// Writes the file `path`, such as `/Workspace/Users/me/app.py`.
+    ///
+    /// Fails with 404 when the parent folder does not exist, and with 409 when the file does and
+    /// `overwrite` is not set.
+    pub(crate) async fn import_file(
+        &self,
+        path: &str,
+        content: Vec<u8>,
+        overwrite: bool,
+    ) -> Result<()> {
+        let path = path.trim_start_matches('/');
+        let request = Request::api(Method::POST, &["workspace-files", "import-file", path])
+            .query("overwrite", overwrite.to_string())
+            .bytes(content);
+        self.done(request).await
+    }
+
+    /// Creates the folder `path` with its parents; one that is there already stays.
+    pub(crate) async fn make_folder(&self, path: &str) -> Result<()> {
+        let body = Mkdirs { path: path.to_owned() };
+        self.done(Request::api(Method::POST, &["workspace", "mkdirs"]).json(&body)).await
+    }
+
+    /// Deletes `path`; a folder with what it holds only when `recursive`.
+    pub(crate) async fn delete_object(&self, path: &str, recursive: bool) -> Result<()> {
+        let body = Delete { path: path.to_owned(), recursive };
+        self.done(Request::api(Method::POST, &["workspace", "delete"]).json(&body)).await
+    }
+}

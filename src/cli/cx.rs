@@ -1,0 +1,92 @@
+//! What a command works with, built once per process; connects on first use.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::settings::{Environment, Global};
+use crate::bundle::{self, Bundle, Choice};
+use crate::error::{Error, Kind, Result};
+use crate::ui::Ui;
+
+/// Settings, terminal and clock of one command.
+#[derive(Debug)]
+pub(crate) struct Cx {
+    /// The terminal.
+    pub(crate) ui: Ui,
+    /// Options of every command.
+    pub(crate) global: Global,
+    /// The environment as it was at start.
+    pub(crate) environment: Environment,
+}
+
+impl Cx {
+    /// Puts a command's surroundings together; touches nothing.
+    pub(crate) fn new(ui: Ui, global: Global, environment: Environment) -> Self {
+        Cx { ui, global, environment }
+    }
+
+    /// Returns the present moment.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Returns the folder the command was started in.
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        std::env::current_dir().map_err(|error| {
+            Error::new(Kind::Failed, "the current folder cannot be read").why(error.to_string())
+        })
+    }
+
+    /// Reads the bundle, as the chosen target sees it.
+    ///
+    /// Fails with `Usage` when there is none here or upwards.
+    pub(crate) fn bundle(&self) -> Result<Bundle> {
+        self.find_bundle()?.ok_or_else(|| {
+            Error::new(Kind::Usage, "there is no databricks.yml here or in a folder above")
+                .hint("change to the folder of the bundle, or add `--root DIR`")
+        })
+    }
+
+    /// Reads the bundle, if there is one here or upwards.
+    pub(crate) fn find_bundle(&self) -> Result<Option<Bundle>> {
+        let root = bundle::find_root(&self.folder()?, self.global.root.as_deref())?;
+        let target = self.environment.get("DATABRICKS_BUNDLE_TARGET").map(str::to_owned);
+        let choice = Choice {
+            target: self.global.target.clone().or(target),
+            variables: Choice::parse_variables(&self.global.var)?,
+            environment: self.environment.with_prefix("BUNDLE_VAR_"),
+        };
+        root.map(|root| Bundle::load(&root, &choice)).transpose()
+    }
+
+    /// Returns the data folder of the embedded workspace: `--data-dir`, else below `XDG_DATA_HOME`
+    /// or the home folder; for root `/var/lib/lakeforge`, because Postgres runs as another user
+    /// and cannot look into root's home.
+    pub(crate) fn data_dir(&self) -> Result<PathBuf> {
+        if let Some(folder) = &self.global.data_dir {
+            return Ok(std::path::absolute(folder)?);
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(PathBuf::from("/var/lib/lakeforge"));
+        }
+        let base = self.home_folder("XDG_DATA_HOME", ".local/share")?;
+        Ok(base.join("lakeforge"))
+    }
+
+    /// Returns the folder for what can be made again: below `XDG_CACHE_HOME` or the home folder.
+    pub(crate) fn cache_dir(&self) -> Result<PathBuf> {
+        let base = self.home_folder("XDG_CACHE_HOME", ".cache")?;
+        Ok(base.join("lakeforge"))
+    }
+
+    fn home_folder(&self, variable: &str, below_home: &str) -> Result<PathBuf> {
+        if let Some(folder) = self.environment.get(variable) {
+            return Ok(PathBuf::from(folder));
+        }
+        let home = self.environment.get("HOME").ok_or_else(|| {
+            Error::new(Kind::Usage, "the home folder is not known").hint("set HOME")
+        })?;
+        Ok(PathBuf::from(home).join(below_home))
+    }
+}

@@ -1,0 +1,70 @@
+//! `lakeforge help exit-codes`: the promise that scripts build on.
+
+use std::ffi::OsString;
+
+use crate::ui;
+
+const TEXT: &str = "\
+Exit codes
+
+    0  done
+    1  failed (unclassified)
+    2  usage or configuration
+    3  a difference was found (--check, --exit-code)
+    4  not authenticated
+    5  not allowed
+    6  not found
+    7  conflict (name taken, other lineage)
+    8  timed out; it may still be running
+    9  needed consent: declined, or no terminal to ask
+   10  unhealthy (smoke)
+   11  some of several targets failed
+   12  service unavailable after retries
+   13  refused by a safety rule
+  130  interrupted (Ctrl-C); what was left behind is printed
+  143  terminated; what was left behind is printed
+
+`creds exec` answers with the child's own code; 125, 126 or 127 when it could not start.
+";
+
+/// Returns whether `args` ask for the table.
+pub(super) fn is_asked_for(args: &[OsString]) -> bool {
+    matches!(args, [_, help, topic] if help == "help" && topic == "exit-codes")
+}
+
+/// Writes the table to stdout and returns the exit code.
+pub(super) fn show() -> u8 {
+    match ui::write_stdout(TEXT) {
+        Ok(()) => 0,
+        Err(error) => error.kind().exit_code(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn every_class_of_failure_is_in_the_table() {
+        for kind in [
+            Kind::Failed,
+            Kind::Usage,
+            Kind::Difference,
+            Kind::Auth,
+            Kind::Denied,
+            Kind::NotFound,
+            Kind::Conflict,
+            Kind::TimedOut,
+            Kind::Declined,
+            Kind::Unhealthy,
+            Kind::Partial,
+            Kind::Unavailable,
+            Kind::Refused,
+            Kind::Interrupted,
+            Kind::Terminated,
+        ] {
+            assert!(TEXT.contains(&format!("\n{:>5}  ", kind.exit_code())), "{kind:?}");
+        }
+    }
+}

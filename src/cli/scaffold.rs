@@ -1,0 +1,265 @@
+//! `lakeforge gen`: what can be asked, and how the answer reads.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::cx::Cx;
+use crate::bundle::{self, Config};
+use crate::error::{Error, Kind, Result};
+use crate::ops::scaffold::{self, Ejected, Listed, Rendered, Request, Templates, WorkflowsRequest};
+use crate::ui::{self, Show, Table};
+
+/// Generate resources/lakebase.yml: projects, branches and endpoints
+///
+/// The inputs are the flags, or `projects:` of lakeforge.yml where no project is named. The same
+/// inputs make the same bytes; the file is written only when it would change. Needs no network.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_value_name = "WHAT")]
+#[command(after_help = "Example:\n  lakeforge gen --project shop --branches dev,test")]
+pub(crate) struct Gen {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Project to generate [default: those of lakeforge.yml] (can be repeated)
+    #[arg(long, value_name = "PROJECT", value_delimiter = ',')]
+    #[arg(env = "PROJECT_NAME", hide_env_values = true)]
+    project: Vec<String>,
+    /// Branches of each project [default: dev]
+    #[arg(long, value_name = "BRANCH,…", value_delimiter = ',')]
+    #[arg(env = "CUSTOM_BRANCHES", hide_env_values = true)]
+    branches: Vec<String>,
+    /// File to write [default: resources/lakebase.yml]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Folder whose files replace the built-in templates of the same names [default: templates of lakeforge.yml]
+    #[arg(long, value_name = "DIR")]
+    template_dir: Option<PathBuf>,
+    /// Print the file instead of writing it
+    #[arg(long, group = "instead")]
+    stdout: bool,
+    /// Write nothing; exit with 3 and show the difference when the file is not up to date
+    #[arg(long, group = "instead")]
+    check: bool,
+    /// Show what would change and write nothing
+    #[arg(long, visible_alias = "dry-run", group = "instead")]
+    diff: bool,
+    /// List the templates and the files that replace them
+    #[arg(long, group = "instead")]
+    list_templates: bool,
+    /// Write the built-in template NAME, or all, to the folder of templates; a file that is there stays
+    #[arg(long, value_name = "NAME", num_args = 0..=1, group = "instead")]
+    eject: Option<Option<String>>,
+    /// Replace a file that lakeforge did not write
+    #[arg(long, conflicts_with = "instead")]
+    overwrite: bool,
+}
+
+/// What `gen` makes beside the resources.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Print the JSON Schema of lakeforge.yml, by which editors complete and check it
+    #[command(after_help = "Example:\n  lakeforge gen schema > lakeforge.schema.json")]
+    Schema,
+    Workflows(Workflows),
+}
+
+/// Generate GitHub workflows: deploy to each target, branches for pull requests, nightly gc
+///
+/// One environment of the repository for each target of the bundle but the embedded workspace;
+/// the login is OIDC, and no secret is stored. Actions are pinned by commit. Needs no network.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  lakeforge gen workflows --preview-target dev")]
+struct Workflows {
+    /// Target whose workspace has the branches of pull requests [default: the first]
+    #[arg(long, value_name = "TARGET")]
+    preview_target: Option<String>,
+    /// Folder whose files replace the built-in templates of the same names [default: templates of lakeforge.yml]
+    #[arg(long, value_name = "DIR")]
+    template_dir: Option<PathBuf>,
+    /// Write nothing; exit with 3 and show the difference when a file is not up to date
+    #[arg(long, group = "instead")]
+    check: bool,
+    /// Show what would change and write nothing
+    #[arg(long, visible_alias = "dry-run", group = "instead")]
+    diff: bool,
+    /// Replace files that lakeforge did not write
+    #[arg(long, conflicts_with = "instead")]
+    overwrite: bool,
+}
+
+impl Workflows {
+    fn run(self, cx: &Cx) -> Result<()> {
+        let here = cx.folder()?;
+        let files = scaffold::render_workflows(&WorkflowsRequest {
+            root: root(&here, cx.global.root.as_deref())?,
+            preview_target: self.preview_target,
+            templates: self.template_dir.map(|folder| here.join(folder)),
+        })?;
+        for note in files.iter().flat_map(|file| &file.notes) {
+            cx.ui.steps.warn(note);
+        }
+        if self.check || self.diff {
+            cx.ui.show(&Answers { files: files.iter().map(Answer::planned).collect() })?;
+            let first_stale = files.iter().find(|file| self.check && !file.is_current());
+            return first_stale.map_or(Ok(()), |file| Err(stale(file)));
+        }
+        for file in &files {
+            file.refuse_foreign(self.overwrite)?;
+        }
+        let write = |file| Ok(Answer::done(file, file.write(self.overwrite)?));
+        let files = files.iter().map(write).collect::<Result<_>>()?;
+        cx.ui.show(&Answers { files })
+    }
+}
+
+impl Gen {
+    pub(super) fn run(self, cx: &Cx) -> Result<()> {
+        match self.what {
+            None => {}
+            Some(What::Schema) => return ui::write_stdout(bundle::SCHEMA),
+            Some(What::Workflows(workflows)) => return workflows.run(cx),
+        }
+        let here = cx.folder()?;
+        let templates = self.template_dir.map(|folder| here.join(folder));
+        if self.list_templates || self.eject.is_some() {
+            let root = root(&here, cx.global.root.as_deref())?;
+            let templates = Templates::locate(&root, templates.as_deref(), &Config::load(&root)?);
+            return match &self.eject {
+                Some(name) => eject(cx, &templates, name.as_deref()),
+                None => cx.ui.show(&List(templates.list()?)),
+            };
+        }
+        let request = Request {
+            root: root(&here, cx.global.root.as_deref())?,
+            projects: given(self.project),
+            branches: given(self.branches),
+            out: self.out.map(|path| here.join(path)),
+            templates,
+        };
+        let rendered = scaffold::render(&request)?;
+        for note in &rendered.notes {
+            cx.ui.steps.warn(note);
+        }
+        if self.stdout {
+            return ui::write_stdout(&rendered.text);
+        }
+        if self.check || self.diff {
+            cx.ui.show(&Answer::planned(&rendered))?;
+            return match self.check && !rendered.is_current() {
+                true => Err(stale(&rendered)),
+                false => Ok(()),
+            };
+        }
+        let wrote = rendered.write(self.overwrite)?;
+        cx.ui.show(&Answer::done(&rendered, wrote))
+    }
+}
+
+/// Returns the folder of the bundle, else that of lakeforge.yml, else the current one.
+fn root(here: &Path, explicit: Option<&Path>) -> Result<PathBuf> {
+    if let Some(folder) = explicit {
+        let folder = here.join(folder);
+        return match folder.is_dir() {
+            true => Ok(folder.canonicalize()?),
+            false => {
+                let what = format!("the folder `{}` does not exist", folder.display());
+                Err(Error::new(Kind::Usage, what))
+            }
+        };
+    }
+    let found = bundle::find_root(here, None)?.or_else(|| bundle::find_config(here));
+    Ok(found.unwrap_or_else(|| here.to_owned()))
+}
+
+/// Leaves out what an empty variable or a comma too many makes.
+fn given(names: Vec<String>) -> Vec<String> {
+    let trimmed = names.iter().map(|name| name.trim());
+    trimmed.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn stale(rendered: &Rendered) -> Error {
+    Error::new(Kind::Difference, format!("`{}` is not up to date", rendered.shown))
+        .hint(rendered.command.clone())
+}
+
+/// What `gen` did, or would do.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    path: &'a str,
+    changed: bool,
+    wrote: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diff: Option<String>,
+}
+
+impl<'a> Answer<'a> {
+    fn planned(rendered: &'a Rendered) -> Self {
+        let (path, changed) = (rendered.shown.as_str(), !rendered.is_current());
+        Answer { path, changed, wrote: false, diff: Some(rendered.diff()) }
+    }
+
+    fn done(rendered: &'a Rendered, wrote: bool) -> Self {
+        Answer { path: &rendered.shown, changed: wrote, wrote, diff: None }
+    }
+}
+
+/// What `gen workflows` did, or would do.
+#[derive(Debug, Serialize)]
+struct Answers<'a> {
+    files: Vec<Answer<'a>>,
+}
+
+impl Show for Answers<'_> {
+    fn text(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        self.files.iter().try_for_each(|file| file.text(f))
+    }
+}
+
+impl Show for Answer<'_> {
+    fn text(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        match &self.diff {
+            Some(diff) if self.changed => f.write_str(diff),
+            _ if self.wrote => writeln!(f, "wrote {}", self.path),
+            _ => writeln!(f, "unchanged {}", self.path),
+        }
+    }
+}
+
+fn eject(cx: &Cx, templates: &Templates, name: Option<&str>) -> Result<()> {
+    let ejected = templates.eject(name)?;
+    if let Some(folder) = templates.unnamed() {
+        cx.ui
+            .steps
+            .note(format!("add `templates: {folder}` to lakeforge.yml, and `gen` uses them"));
+    }
+    cx.ui.show(&Eject(ejected))
+}
+
+/// The templates there are.
+#[derive(Debug, Serialize)]
+struct List(Vec<Listed>);
+
+impl Show for List {
+    fn text(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        let mut table = Table::new(["TEMPLATE", "MAKES", "REPLACED BY"]);
+        for Listed { template, replaced_by } in &self.0 {
+            let replaced_by = replaced_by.as_deref().unwrap_or("-");
+            table.row([template.name, template.makes, replaced_by].map(str::to_owned));
+        }
+        table.write(f)
+    }
+}
+
+/// The templates that were written out.
+#[derive(Debug, Serialize)]
+struct Eject(Vec<Ejected>);
+
+impl Show for Eject {
+    fn text(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        for Ejected { path, wrote } in &self.0 {
+            writeln!(f, "{} {path}", if *wrote { "wrote" } else { "kept" })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! One process of an app, in a process group of its own.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use super::log::{Log, Origin};
+
+/// How long a process may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+/// Longest line of output that is kept in one piece.
+const LONGEST_LINE: usize = 16 * 1024;
+
+/// A process that was started.
+pub(crate) struct Process {
+    /// Its process group.
+    pub(crate) group: Pid,
+    /// Port it was told to listen on.
+    pub(crate) port: u16,
+    stopping: AtomicBool,
+    status: watch::Receiver<Option<String>>,
+}
+
+impl Process {
+    /// Starts `command` in `folder` with exactly `variables`; its output goes to `log`.
+    pub(crate) fn spawn(
+        command: &[String],
+        folder: &Path,
+        variables: Vec<(String, String)>,
+        port: u16,
+        log: &Arc<Log>,
+    ) -> io::Result<Process> {
+        let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
+        let program = resolve(&command[0], folder, path.map_or("", String::as_str));
+        let mut child = Command::new(program)
+            .args(&command[1..])
+            .current_dir(folder)
+            .env_clear()
+            .envs(variables)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let group = child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+            .ok_or_else(|| io::Error::other("it ended at once"))?;
+        let pipes = [child.stdout.take().map(either), child.stderr.take().map(either)];
+        for pipe in pipes.into_iter().flatten() {
+            tokio::spawn(pass_on(pipe, Arc::clone(log)));
+        }
+        let (ended, status) = watch::channel(None);
+        tokio::spawn(reap(child, group, ended));
+        Ok(Process { group, port, stopping: AtomicBool::new(false), status })
+    }
+
+    /// Returns how it ended, if it did.
+    pub(crate) fn exit(&self) -> Option<String> {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until it ends and says how.
+    pub(crate) async fn wait(&self) -> String {
+        let mut status = self.status.clone();
+        match status.wait_for(Option::is_some).await {
+            Ok(status) => status.clone().unwrap_or_default(),
+            Err(_) => "it was lost".to_owned(),
+        }
+    }
+
+    /// Returns whether it was told to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Ends it: SIGTERM to the whole group, and SIGKILL to what is left after ten seconds.
+    pub(crate) async fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if self.exit().is_some() {
+            return;
+        }
+        // A group that is gone already needs no signal.
+        let _ = kill_process_group(self.group, Signal::TERM);
+        if tokio::time::timeout(GRACE, self.wait()).await.is_err() {
+            let _ = kill_process_group(self.group, Signal::KILL);
+            self.wait().await;
+        }
+    }
+}
+
+/// Waits for the end of a child, and ends what it leaves behind in its group.
+async fn reap(mut child: Child, group: Pid, ended: watch::Sender<Option<String>>) {
+    let status = child.wait().await;
+    let _ = kill_process_group(group, Signal::KILL);
+    ended.send_replace(Some(match status {
+        Ok(status) => describe(status),
+        Err(error) => error.to_string(),
+    }));
+}
+
+fn describe(status: ExitStatus) -> String {
+    // Both systems say "exit status: 1" and "signal: 9 (SIGKILL)".
+    status.to_string()
+}
+
+fn either(pipe: impl AsyncRead + Send + Unpin + 'static) -> Box<dyn AsyncRead + Send + Unpin> {
+    Box::new(pipe)
+}
+
+/// Passes output on line by line; a line without end is cut, so that memory stays bounded.
+async fn pass_on(mut pipe: Box<dyn AsyncRead + Send + Unpin>, log: Arc<Log>) {
+    let mut line: Vec<u8> = Vec::new();
+    let mut chunk = vec![0; 8192];
+    loop {
+        let count = match pipe.read(&mut chunk).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => count,
+        };
+        for byte in &chunk[..count] {
+            if *byte == b'\n' || line.len() >= LONGEST_LINE {
+                log.write(Origin::App, &String::from_utf8_lossy(&line));
+                line.clear();
+            }
+            if *byte != b'\n' {
+                line.push(*byte);
+            }
+        }
+    }
+    if !line.is_empty() {
+        log.write(Origin::App, &String::from_utf8_lossy(&line));
+    }
+}
+
+/// Finds a program as a shell in `folder` with this `PATH` would.
+fn resolve(program: &str, folder: &Path, path: &str) -> PathBuf {
+    if program.contains('/') {
+        return folder.join(program);
+    }
+    path.split(':')
+        .filter(|place| !place.is_empty())
+        .map(|place| Path::new(place).join(program))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| PathBuf::from(program))
+}
+
+/// Returns a port that nobody listens on just now.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Vec<String> {
+        ["sh", "-c", script].map(str::to_owned).to_vec()
+    }
+
+    fn variables() -> Vec<(String, String)> {
+        vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())]
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_and_its_output_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::new(folder.path().join("log")));
+        let command = shell("env; echo oops >&2; exit 3");
+
+        let process = Process::spawn(&command, folder.path(), variables(), 1, &log).unwrap();
+
+        assert_eq!(process.wait().await, "exit status: 3");
+        for _ in 0..100 {
+            if log.tail(10).iter().any(|line| line.message == "oops") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let text: Vec<String> = log.tail(100).into_iter().map(|line| line.message).collect();
+        assert!(text.contains(&"oops".to_owned()), "{text:?}");
+        assert!(text.contains(&"PATH=/usr/bin:/bin".to_owned()), "{text:?}");
+        assert!(!text.iter().any(|line| line.starts_with("CARGO")), "{text:?}");
+    }
+
+    #[tokio::test]
+    async fn stopping_ends_the_whole_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::new(folder.path().join("log")));
+        let command = shell("sleep 1000 & echo $! > child; wait");
+        let process = Process::spawn(&command, folder.path(), variables(), 1, &log).unwrap();
+        let child = folder.path().join("child");
+        while std::fs::read_to_string(&child).map_or(true, |text| !text.ends_with('\n')) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+
+        process.stop().await;
+
+        let id: i32 = std::fs::read_to_string(&child).unwrap().trim().parse().unwrap();
+        let gone = || rustix::process::test_kill_process(Pid::from_raw(id).unwrap()).is_err();
+        for _ in 0..200 {
+            if gone() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(gone() || is_zombie(id));
+    }
+
+    /// An orphan nobody reaps (in a container without init) is dead all the same.
+    fn is_zombie(id: i32) -> bool {
+        std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    }
+}

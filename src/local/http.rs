@@ -1,0 +1,164 @@
+//! The REST API: routes, authentication and the error envelope.
+
+mod admin;
+mod apps;
+mod files;
+mod identity;
+mod permissions;
+mod postgres;
+mod request;
+mod roles;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::Value;
+
+use super::fault::{Answer, Fault};
+use super::faults::{End, Refuse};
+use super::files::LARGEST;
+use super::ids;
+use super::workspace::Workspace;
+use super::world::Caller;
+use crate::secret::Secret;
+
+/// What a handler gives back: a JSON document or a refusal.
+type Reply = Answer<Json<Value>>;
+type Shared = State<Arc<Workspace>>;
+
+/// Returns the whole API of `workspace`.
+pub(crate) fn router(workspace: &Arc<Workspace>) -> Router {
+    let guarded = Router::new()
+        .merge(postgres::routes())
+        .merge(roles::routes())
+        .merge(apps::routes())
+        .merge(files::routes())
+        .merge(permissions::routes())
+        .merge(identity::routes())
+        .merge(admin::routes())
+        .fallback(missing)
+        .method_not_allowed_fallback(missing)
+        .layer(middleware::from_fn_with_state(Arc::clone(workspace), authenticate));
+    Router::new()
+        .merge(identity::open_routes())
+        .fallback_service(guarded.with_state(Arc::clone(workspace)))
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .layer(middleware::from_fn_with_state(Arc::clone(workspace), disturb))
+        .layer(middleware::from_fn_with_state(Arc::clone(workspace), mark))
+        .with_state(Arc::clone(workspace))
+}
+
+impl Workspace {
+    /// Returns who sends a request, by its bearer: an access token or a personal access token.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Option<Caller> {
+        let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let token = token.trim();
+        match self.keys.holder(token) {
+            Ok(user) => self.read(|world| world.identity(&user).map(|identity| identity.caller())),
+            Err(_) => {
+                let token = Secret::new(token.to_owned());
+                self.read(|world| world.token_holder(&token).map(|identity| identity.caller()))
+            }
+        }
+    }
+}
+
+async fn authenticate(State(workspace): Shared, mut request: Request, next: Next) -> Response {
+    let Some(caller) = workspace.authenticate(request.headers()) else {
+        let text = match request.headers().contains_key(AUTHORIZATION) {
+            true => "Invalid access token.",
+            false => "Credential was not sent or was of an unsupported type for this API.",
+        };
+        return Fault::new(401, "UNAUTHENTICATED", text).into_response();
+    };
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Marks every answer with a request id and the workspace's id, and traces it.
+async fn mark(State(workspace): Shared, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    let id = ids::uuid();
+    let took = begun.elapsed();
+    tracing::debug!(%method, path, status = response.status().as_u16(), ?took, id);
+    let organisation = workspace.read(|world| world.settings.workspace_id).to_string();
+    for (name, value) in [("x-request-id", id), ("x-databricks-org-id", organisation)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// Lets go wrong what is to go wrong. The workspace's own routes are spared: faults must stay removable.
+async fn disturb(State(workspace): Shared, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/lakeforge/") {
+        return next.run(request).await;
+    }
+    let troubles = workspace.faults.meet(request.method().as_str(), path);
+    let end = troubles.end.clone();
+    let answer = troubles.delay(async {
+        match end {
+            Some(End::Refuse(refuse)) => refuse.into_response(),
+            Some(End::Nothing) => {
+                let lost = next.run(request).await;
+                tracing::debug!(status = lost.status().as_u16(), "the answer is lost on demand");
+                cut_off()
+            }
+            None => next.run(request).await,
+        }
+    });
+    answer.await
+}
+
+/// Returns an answer that breaks off before its first byte: the server closes the connection.
+fn cut_off() -> Response {
+    let broken = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+    Response::new(Body::from_stream(futures_util::stream::iter([Err::<&[u8], _>(broken)])))
+}
+
+impl IntoResponse for Refuse {
+    fn into_response(self) -> Response {
+        let mut response = self.fault().into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Says which route is missing.
+async fn missing(request: Request) -> Fault {
+    let (method, path) = (request.method(), request.uri().path());
+    if path.starts_with("/api/") {
+        let text = format!("{method} {path} is not served by the embedded workspace");
+        return Fault::new(501, "NOT_IMPLEMENTED", text);
+    }
+    Fault::new(404, "ENDPOINT_NOT_FOUND", format!("No API found for '{method} {path}'"))
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.failure)).into_response()
+    }
+}
+
+/// Wraps a document that goes over the wire.
+fn reply<T: serde::Serialize>(document: &T) -> Reply {
+    serde_json::to_value(document).map(Json).map_err(Fault::internal)
+}

@@ -1,0 +1,263 @@
+//! Work on clusters: what the state machine asked for, and what time asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::fault::{Answer, Fault};
+use super::faults::Blow;
+use super::postgres::Moment;
+use super::workspace::Workspace;
+use super::world::{BranchRecord, CatalogWork, Work};
+use crate::error::{Error, Kind, Result};
+use crate::wire::names::BranchName;
+use crate::wire::postgres::EndpointState;
+
+/// How often expired branches, idle computes and dead ones are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Sweeps between two rounds of maintenance.
+const ROUNDS: u32 = 30;
+
+impl Workspace {
+    /// Does what is left of an accepted change. Failures are recorded where clients see them.
+    pub(crate) async fn carry_out(self: Arc<Self>, work: Work) {
+        match work {
+            Work::Nothing => {}
+            Work::CreateRoot(uid) | Work::CreateChild(uid) => self.make_branch(&uid).await,
+            Work::Retire(uids) => self.retire(&uids).await,
+            Work::Remove(uids) => self.remove(&uids).await,
+            Work::Revive(uids) => {
+                for uid in &uids {
+                    log(self.open_endpoints(uid).await);
+                }
+            }
+            Work::Suspend(uid) => {
+                log(self.postgres.suspend(&uid).await);
+                self.note_state(&uid, false).await;
+            }
+            Work::Catalog(work) => self.change_catalog(&work).await,
+        }
+    }
+
+    /// Suspends or kills a compute at once; the next connection wakes it.
+    pub(crate) async fn strike(&self, blow: Blow) -> Answer<()> {
+        let (Blow::Suspend(name) | Blow::Kill(name)) = &blow;
+        let branch = self.read(|world| world.branch(&name.project, &name.branch).cloned())?;
+        match blow {
+            Blow::Suspend(_) => self.postgres.suspend(&branch.uid).await?,
+            Blow::Kill(_) => self.postgres.kill(&branch.uid).await?,
+        }
+        self.note_state(&branch.uid, false).await;
+        Ok(())
+    }
+
+    async fn change_catalog(&self, work: &CatalogWork) {
+        let _turn = self.catalog_turn(&work.uid).await;
+        let changed = match self.postgres.change_catalog(&work.uid, &work.change).await {
+            Ok(()) => self.postgres.catalog(&work.uid).await,
+            Err(error) => Err(error),
+        };
+        let result = changed.map_err(|error| Fault::from(error).failure);
+        self.note(|world| world.finish_catalog(work, result, Workspace::now())).await;
+    }
+
+    /// Takes over the roles and databases of a branch as its cluster has them, starting it for that.
+    pub(crate) async fn refresh_catalog(&self, name: &BranchName) -> Answer<()> {
+        let (uid, made) = self.read(|world| {
+            let branch = world.branch(&name.project, &name.branch)?;
+            Ok::<_, Fault>((branch.uid.clone(), branch.operation.is_none()))
+        })?;
+        if !made {
+            // There is no cluster yet: the branch has what its source has.
+            return Ok(());
+        }
+        let _turn = self.catalog_turn(&uid).await;
+        let catalog = self.postgres.catalog(&uid).await?;
+        self.change(|world| {
+            world.note_catalog(&uid, &catalog, Workspace::now());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn make_branch(self: &Arc<Self>, uid: &str) {
+        let result = self.make_cluster(uid).await;
+        if self.stopping() && result.is_err() {
+            // The next server makes it again.
+            return;
+        }
+        let result = match result {
+            Ok(start) => Ok(start),
+            Err(error) => {
+                log(self.postgres.remove(uid).await);
+                self.listeners.close(uid);
+                Err(Fault::from(error).failure)
+            }
+        };
+        self.note(|world| world.finish_branch(uid, result, Workspace::now())).await;
+    }
+
+    /// Makes the cluster of a branch and opens its endpoints; returns where it starts on its source.
+    async fn make_cluster(self: &Arc<Self>, uid: &str) -> Result<Option<(String, Timestamp)>> {
+        let _job = self.jobs.acquire().await.map_err(|_| stopped())?;
+        let Some(branch) = self.read(|world| world.branch_by_uid(uid).cloned()) else {
+            return Err(Error::new(Kind::NotFound, "the branch is gone"));
+        };
+        let start = match &branch.source {
+            Some(source) => {
+                let moment = match (&source.wanted_lsn, source.wanted_time) {
+                    (Some(lsn), _) => Moment::Lsn(lsn.clone()),
+                    (None, Some(time)) => Moment::Time(time),
+                    (None, None) => Moment::Now,
+                };
+                let origin = self.postgres.create_child(&source.uid, uid, moment).await?;
+                Some((origin.lsn, super::world::whole_millis(origin.time)))
+            }
+            None => {
+                let owner = branch.roles.first().map_or("", |role| role.role.as_str());
+                self.postgres.create_root(uid, owner).await?;
+                None
+            }
+        };
+        self.keep_history(uid);
+        self.open_endpoints(uid).await?;
+        Ok(start)
+    }
+
+    /// Tells the engine how much of a branch's past the project keeps.
+    fn keep_history(&self, uid: &str) {
+        let retention = self.read(|world| {
+            let branch = world.branch_by_uid(uid)?;
+            Some(world.project(&branch.project).ok()?.history_retention_duration.0)
+        });
+        if let Some(retention) = retention {
+            log(self.postgres.set_retention(uid, retention));
+        }
+    }
+
+    async fn retire(&self, uids: &[String]) {
+        for uid in uids {
+            self.listeners.close(uid);
+            log(self.postgres.suspend(uid).await);
+            self.note_state(uid, false).await;
+        }
+    }
+
+    async fn remove(&self, uids: &[String]) {
+        for uid in uids {
+            self.listeners.close(uid);
+            if let Ok(_job) = self.jobs.acquire().await {
+                log(self.postgres.remove(uid).await);
+            }
+        }
+    }
+
+    /// Writes down whether a compute runs, when that is news.
+    pub(crate) async fn note_state(&self, uid: &str, running: bool) {
+        let state = if running { EndpointState::Active } else { EndpointState::Idle };
+        let news = self.read(|world| {
+            world.branch_by_uid(uid).is_some_and(|branch| {
+                branch.operation.is_none()
+                    && branch.endpoints.iter().any(|endpoint| endpoint.state != state)
+            })
+        });
+        if !news {
+            return;
+        }
+        let last = self.listeners.last_use(uid);
+        self.note(|world| {
+            world.with_branch(uid, |branch| {
+                for endpoint in &mut branch.endpoints {
+                    endpoint.state = state;
+                    endpoint.last_active_time = last.or(endpoint.last_active_time);
+                }
+            });
+        })
+        .await;
+    }
+
+    /// Looks after time until the server stops.
+    pub(crate) async fn look_after(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        let mut round = 0;
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(SWEEP) => {}
+            }
+            self.sweep().await;
+            round += 1;
+            if round % ROUNDS == 0 {
+                self.maintain().await;
+            }
+        }
+    }
+
+    async fn sweep(self: &Arc<Self>) {
+        let now = Workspace::now();
+        let mut due = (Vec::new(), Vec::new());
+        self.note(|world| due = world.sweep(now)).await;
+        let (expired, purged) = due;
+        if !expired.is_empty() {
+            tokio::spawn(Arc::clone(self).carry_out(Work::Retire(expired)));
+        }
+        if !purged.is_empty() {
+            tokio::spawn(Arc::clone(self).carry_out(Work::Remove(purged)));
+        }
+        let awake = |branch: &&BranchRecord| {
+            branch.endpoints.iter().any(|endpoint| endpoint.state == EndpointState::Active)
+                || self.postgres.is_running(&branch.uid)
+        };
+        let branches: Vec<BranchRecord> =
+            self.read(|world| world.open_branches().filter(awake).cloned().collect());
+        for branch in branches {
+            let running = self.postgres.is_running(&branch.uid);
+            if running && self.is_idle(&branch, now) {
+                log(self.postgres.suspend(&branch.uid).await);
+                self.note_state(&branch.uid, false).await;
+            } else {
+                self.note_state(&branch.uid, running).await;
+            }
+        }
+    }
+
+    fn is_idle(&self, branch: &BranchRecord, now: Timestamp) -> bool {
+        let Some(endpoint) = branch.endpoints.first() else { return true };
+        let Some(limit) = endpoint.suspend_after() else { return false };
+        if self.listeners.connections(&branch.uid) > 0 {
+            return false;
+        }
+        let last = self.listeners.last_use(&branch.uid).or(endpoint.last_active_time);
+        last.is_some_and(|last| now.duration_since(last).unsigned_abs() >= limit)
+    }
+
+    async fn maintain(&self) {
+        let uids: Vec<String> =
+            self.read(|world| world.open_branches().map(|branch| branch.uid.clone()).collect());
+        for uid in &uids {
+            // It may have been changed since; the engine writes only what is new.
+            self.keep_history(uid);
+        }
+        log(self.postgres.maintain().await);
+        self.note(|world| world.forget_operations(Workspace::now())).await;
+        for uid in uids.iter().filter(|uid| self.listeners.connections(uid) > 0) {
+            if let Ok(size) = self.postgres.logical_size(uid).await {
+                self.note(|world| {
+                    world.with_branch(uid, |branch| branch.logical_size_bytes = Some(size));
+                })
+                .await;
+            }
+        }
+    }
+}
+
+fn log<T>(result: Result<T>) {
+    if let Err(error) = result {
+        tracing::warn!("{error}");
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Unavailable, "the embedded workspace is stopping")
+}

@@ -1,0 +1,340 @@
+//! The endpoints' sockets: an address each, and who may come in.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::fault::Fault;
+use super::sql::{self, Gate, Method, Proof, Refusal};
+use super::tokens::Refused;
+use super::workspace::Workspace;
+use super::world::{Address, EndpointRecord};
+use crate::error::{Doing, Result};
+use crate::wire::names::EndpointName;
+use crate::wire::roles::AuthMethod;
+
+/// Port every unmodified client expects.
+const POSTGRES_PORT: u16 = 5432;
+/// Addresses that are tried before an endpoint gets a port of its own instead.
+const TRIES: u32 = 512;
+
+/// The open sockets, by the uid of the branch.
+pub(crate) struct Listeners {
+    /// Second and third number of the first address.
+    network: u16,
+    next: AtomicU32,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    by_branch: HashMap<String, Listener>,
+    /// Uid of the branch an open endpoint serves.
+    names: HashMap<EndpointName, String>,
+}
+
+struct Listener {
+    endpoint: EndpointName,
+    stop: watch::Sender<bool>,
+    connections: usize,
+    last_use: Timestamp,
+}
+
+impl Listeners {
+    /// Creates an empty set whose addresses begin at `127.<network>.1`.
+    pub(crate) fn new(network: u16) -> Self {
+        Listeners { network, next: AtomicU32::new(0), open: Mutex::default() }
+    }
+
+    /// Returns how many sessions are open on a branch.
+    pub(crate) fn connections(&self, uid: &str) -> usize {
+        self.lock().by_branch.get(uid).map_or(0, |listener| listener.connections)
+    }
+
+    /// Returns when a branch was last connected to, since this server began.
+    pub(crate) fn last_use(&self, uid: &str) -> Option<Timestamp> {
+        self.lock().by_branch.get(uid).map(|listener| listener.last_use)
+    }
+
+    /// Closes the socket of a branch and its sessions.
+    pub(crate) fn close(&self, uid: &str) {
+        let mut open = self.lock();
+        if let Some(listener) = open.by_branch.remove(uid) {
+            open.names.remove(&listener.endpoint);
+            listener.stop.send_replace(true);
+        }
+    }
+
+    /// Closes all sockets and sessions.
+    pub(crate) fn close_all(&self) {
+        let open = std::mem::take(&mut *self.lock());
+        for listener in open.by_branch.into_values() {
+            listener.stop.send_replace(true);
+        }
+    }
+
+    fn insert(&self, uid: &str, listener: Listener) {
+        let mut open = self.lock();
+        open.names.insert(listener.endpoint.clone(), uid.to_owned());
+        open.by_branch.insert(uid.to_owned(), listener);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a session's begin or end.
+    fn count(&self, endpoint: &EndpointName, change: impl FnOnce(usize) -> usize) {
+        let mut open = self.lock();
+        let Open { by_branch, names } = &mut *open;
+        if let Some(listener) = names.get(endpoint).and_then(|uid| by_branch.get_mut(uid)) {
+            listener.connections = change(listener.connections);
+            listener.last_use = Workspace::now();
+        }
+    }
+
+    fn touch(&self, uid: &str) {
+        if let Some(listener) = self.lock().by_branch.get_mut(uid) {
+            listener.last_use = Workspace::now();
+        }
+    }
+
+    /// Binds the address an endpoint had, or a new one.
+    async fn bind(&self, known: Option<Address>) -> Result<(TcpListener, Address)> {
+        if let Some(Address { ip, port }) = known
+            && let Ok(listener) = TcpListener::bind((ip, port)).await
+        {
+            return Ok((listener, Address { ip, port }));
+        }
+        // Only Linux answers on every 127.x.y.z without set-up.
+        let tries = if cfg!(target_os = "linux") { TRIES } else { 0 };
+        for _ in 0..tries {
+            let ip = self.candidate(self.next.fetch_add(1, Ordering::Relaxed));
+            if let Ok(listener) = TcpListener::bind((ip, POSTGRES_PORT)).await {
+                return Ok((listener, Address { ip, port: POSTGRES_PORT }));
+            }
+        }
+        let ip = Ipv4Addr::LOCALHOST;
+        let listener = TcpListener::bind((ip, 0)).await?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, Address { ip, port }))
+    }
+
+    /// Returns the `number`th address: 254 in each network of three numbers.
+    fn candidate(&self, number: u32) -> Ipv4Addr {
+        let network = self.network.wrapping_add((number / 254) as u16);
+        let [second, third] = network.to_be_bytes();
+        // 127.0.… is where systems keep addresses of their own.
+        Ipv4Addr::new(127, second.max(1), third, (number % 254) as u8 + 1)
+    }
+}
+
+impl Workspace {
+    /// Opens the sockets of a branch's endpoints and writes their addresses down.
+    pub(crate) async fn open_endpoints(self: &Arc<Self>, uid: &str) -> Result<()> {
+        let Some(branch) = self.read(|world| world.branch_by_uid(uid).cloned()) else {
+            return Ok(());
+        };
+        for endpoint in &branch.endpoints {
+            let name = branch.name().endpoint(&endpoint.id);
+            let address = self
+                .open_endpoint(uid, &name, endpoint)
+                .await
+                .doing(|| format!("could not open endpoint `{name}`"))?;
+            if endpoint.address != Some(address) {
+                self.note(|world| {
+                    world.with_branch(uid, |branch| {
+                        let mut all = branch.endpoints.iter_mut();
+                        if let Some(found) = all.find(|found| found.uid == endpoint.uid) {
+                            found.address = Some(address);
+                        }
+                    });
+                })
+                .await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_endpoint(
+        self: &Arc<Self>,
+        uid: &str,
+        name: &EndpointName,
+        endpoint: &EndpointRecord,
+    ) -> Result<Address> {
+        self.listeners.close(uid);
+        let (socket, address) = self.listeners.bind(endpoint.address).await?;
+        let tls =
+            self.authority.server_config(&[address.ip.to_string(), "localhost".to_owned()])?;
+        let (stop, stopped) = watch::channel(false);
+        let listener =
+            Listener { endpoint: name.clone(), stop, connections: 0, last_use: Workspace::now() };
+        self.listeners.insert(uid, listener);
+        tokio::spawn(sql::serve(socket, name.clone(), tls, Arc::clone(self), stopped));
+        Ok(address)
+    }
+
+    /// Returns the branch behind an endpoint that takes this login, or why it does not.
+    async fn check_login(
+        &self,
+        name: &EndpointName,
+        user: &str,
+        proof: &Proof,
+    ) -> Result<String, Refusal> {
+        let door = self.door(name)?;
+        if let Proof::Token(token) = proof {
+            let checked = self.keys.check_credential(token.expose(), user, &door.endpoint_uid);
+            if let Err(refused) = checked
+                && refused != Refused::NotJwt
+            {
+                return Err(refusal("28P01", explain(refused)));
+            }
+            // Passwords of roles come here only where they are not taken.
+            if self.logs_in_with_password(name, &door.uid, user).await {
+                return Err(refusal("28P01", NO_PASSWORDS));
+            }
+            checked.map_err(|refused| refusal("28P01", explain(refused)))?;
+        }
+        if door.disabled {
+            return Err(refusal("57P03", "endpoint is disabled"));
+        }
+        Ok(door.uid)
+    }
+
+    fn door(&self, name: &EndpointName) -> Result<Door, Refusal> {
+        let found = self.read(|world| {
+            let (branch, endpoint) = world.endpoint(name)?;
+            Ok::<_, Fault>(Door {
+                uid: branch.uid.clone(),
+                endpoint_uid: endpoint.uid.clone(),
+                disabled: endpoint.disabled,
+                passwords: world.project(&name.project)?.enable_pg_native_login,
+            })
+        });
+        found.map_err(|_| refusal("08001", "endpoint does not exist"))
+    }
+
+    /// Says whether `user` has a role with a password of its own. A role that nobody has told of may have
+    /// been made with SQL: then the cluster is asked.
+    async fn logs_in_with_password(&self, name: &EndpointName, uid: &str, user: &str) -> bool {
+        let known = || self.read(|world| world.login_method(uid, user));
+        if known().is_none()
+            && let Err(fault) = self.refresh_catalog(&name.parent()).await
+        {
+            tracing::warn!("{name}: {}", fault.failure.message);
+        }
+        known() == Some(AuthMethod::Password)
+    }
+}
+
+/// What a login comes to.
+struct Door {
+    /// Uid of the branch.
+    uid: String,
+    endpoint_uid: String,
+    disabled: bool,
+    /// Whether roles may log in with passwords of their own.
+    passwords: bool,
+}
+
+impl Gate for Workspace {
+    async fn method(&self, endpoint: &EndpointName, user: &str) -> Result<Method, Refusal> {
+        let door = self.door(endpoint)?;
+        if !door.passwords
+            || door.disabled
+            || !self.logs_in_with_password(endpoint, &door.uid, user).await
+        {
+            return Ok(Method::Token);
+        }
+        self.listeners.touch(&door.uid);
+        let verifier = self.postgres.verifier(&door.uid, user).await.map_err(|error| {
+            tracing::warn!("{endpoint}: {error}");
+            refusal("57P03", "the compute could not be started")
+        })?;
+        Ok(Method::Password(verifier))
+    }
+
+    async fn admit(
+        &self,
+        endpoint: &EndpointName,
+        user: &str,
+        _database: &str,
+        proof: Proof,
+    ) -> Result<PathBuf, Refusal> {
+        let uid = self.check_login(endpoint, user, &proof).await?;
+        self.listeners.touch(&uid);
+        let socket = self.postgres.wake(&uid).await.map_err(|error| {
+            tracing::warn!("{endpoint}: {error}");
+            refusal("57P03", "the compute could not be started")
+        })?;
+        self.note_state(&uid, true).await;
+        Ok(socket)
+    }
+
+    fn opened(&self, endpoint: &EndpointName) {
+        self.listeners.count(endpoint, |count| count + 1);
+    }
+
+    fn closed(&self, endpoint: &EndpointName) {
+        self.listeners.count(endpoint, |count| count.saturating_sub(1));
+    }
+}
+
+/// What a role with a password hears where passwords are switched off.
+///
+/// Source: answers of the live service reported by its users, read 2026-08.
+const NO_PASSWORDS: &str = "native postgres login is disabled for this endpoint";
+
+fn refusal(sqlstate: &'static str, message: &str) -> Refusal {
+    Refusal { sqlstate, message: message.to_owned() }
+}
+
+/// Says why a password is refused, beginning with the platform's own words.
+///
+/// Source: answers of the live service reported by its users, read 2026-08.
+const fn explain(refused: Refused) -> &'static str {
+    match refused {
+        Refused::NotJwt => "Provided authentication token is not a valid JWT encoding",
+        Refused::Foreign => {
+            "External authorization failed: the token was not signed by this workspace"
+        }
+        Refused::Expired => "External authorization failed: the token has expired",
+        Refused::Elsewhere => {
+            "OAuth: User is not authorized: the token is for another endpoint or identity"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_do_not_repeat_and_stay_clear_of_the_systems_own() {
+        let listeners = Listeners::new(0x00ff);
+        let all: Vec<Ipv4Addr> = (0..600).map(|number| listeners.candidate(number)).collect();
+
+        assert_eq!(all[0], Ipv4Addr::new(127, 1, 255, 1));
+        assert_eq!(all[253], Ipv4Addr::new(127, 1, 255, 254));
+        assert!(all.iter().all(|ip| ip.octets()[1] != 0 && ip.octets()[3] != 0));
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_passed_over() {
+        let listeners = Listeners::new(0x7b2d);
+        let (first, address) = listeners.bind(None).await.unwrap();
+
+        let (_second, other) = listeners.bind(Some(address)).await.unwrap();
+
+        assert_ne!(address, other);
+        drop(first);
+    }
+}

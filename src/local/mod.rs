@@ -1,0 +1,27 @@
+//! The embedded workspace: the platform's REST API in front of real Postgres and real app processes.
+
+mod apps;
+pub(crate) mod control;
+mod fault;
+mod faults;
+mod files;
+mod gateway;
+mod http;
+mod ids;
+mod jobs;
+pub(crate) mod layout;
+mod listeners;
+mod loopback;
+mod postgres;
+mod serve;
+mod sql;
+mod store;
+mod tls;
+mod tokens;
+mod workspace;
+mod world;
+
+pub(crate) use serve::{Options, Ready, serve};
+
+#[cfg(test)]
+mod tests;

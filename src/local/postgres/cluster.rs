@@ -1,0 +1,219 @@
+//! One branch's cluster: its folder, what is remembered about it, and its compute.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::compute::{Compute, Host, Stop};
+use super::copy::write_whole;
+use super::locked;
+use super::session::Address;
+use super::wal::Lsn;
+use crate::error::{Doing, Error, Kind, Result};
+
+/// File whose presence says that the cluster's folder is complete.
+const RECORD: &str = "cluster.json";
+/// How long a compute may take to start; it may have much log to replay after a kill.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long the past of a cluster is kept unless another retention is set.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is remembered about a cluster while nothing runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Major version of the Postgres it belongs to.
+    pub(super) major: u32,
+    /// Moment from which on its past can be asked for.
+    pub(super) birth: Timestamp,
+    /// Log position at its birth.
+    pub(super) birth_lsn: Lsn,
+    /// Last commit of the source it was made with; the birth for a cluster without a source.
+    pub(super) origin_time: Timestamp,
+    /// Bases recovery can start from, the oldest first.
+    pub(super) bases: Vec<String>,
+    /// How long its past is kept.
+    pub(super) retention: Duration,
+}
+
+impl Record {
+    /// Describes a cluster that can be recovered from `base`.
+    pub(super) fn new(major: u32, birth: Timestamp, birth_lsn: Lsn, base: String) -> Self {
+        let retention = DEFAULT_RETENTION;
+        Record { major, birth, birth_lsn, origin_time: birth, bases: vec![base], retention }
+    }
+}
+
+/// A complete cluster, running or not.
+pub(super) struct Cluster {
+    /// Unique name; also that of its folder.
+    pub(super) name: String,
+    folder: PathBuf,
+    record: Mutex<Record>,
+    compute: Mutex<Option<Compute>>,
+    /// Held while the compute is started or stopped.
+    turn: tokio::sync::Mutex<()>,
+    /// Held while a base is taken.
+    pub(super) basing: tokio::sync::Mutex<()>,
+    /// Shared by those who read its files or need its compute to stay; owned by those who take either away.
+    pub(super) pins: tokio::sync::RwLock<()>,
+    /// Whether the compute is meant to run, rather than just serving the engine for a moment.
+    wanted: AtomicBool,
+}
+
+impl Cluster {
+    /// Describes the cluster in `folder`, with its compute if that runs already.
+    pub(super) fn new(
+        name: &str,
+        folder: PathBuf,
+        record: Record,
+        compute: Option<Compute>,
+    ) -> Self {
+        Cluster {
+            name: name.to_owned(),
+            folder,
+            record: Mutex::new(record),
+            wanted: AtomicBool::new(compute.is_some()),
+            compute: Mutex::new(compute),
+            turn: tokio::sync::Mutex::default(),
+            basing: tokio::sync::Mutex::default(),
+            pins: tokio::sync::RwLock::default(),
+        }
+    }
+
+    /// Reads the cluster in `folder`; none when it was never completed.
+    pub(super) fn load(name: &str, folder: PathBuf) -> Result<Option<Self>> {
+        let path = folder.join(RECORD);
+        let unreadable = || format!("could not read `{}`", path.display());
+        match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).doing(unreadable),
+            Ok(text) => {
+                let record = serde_json::from_slice(&text).map_err(|error| {
+                    Error::new(Kind::Failed, unreadable()).why(error.to_string())
+                })?;
+                Ok(Some(Cluster::new(name, folder, record, None)))
+            }
+        }
+    }
+
+    /// Returns the data directory.
+    pub(super) fn data(&self) -> PathBuf {
+        data_of(&self.folder)
+    }
+
+    /// Returns the folder of the write-ahead log.
+    pub(super) fn wal(&self) -> PathBuf {
+        self.data().join("pg_wal")
+    }
+
+    /// Returns the folder of the whole cluster.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns what is remembered.
+    pub(super) fn record(&self) -> Record {
+        locked(&self.record).clone()
+    }
+
+    /// Changes what is remembered, on disk first.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Record)) -> Result<()> {
+        let mut record = locked(&self.record);
+        let mut changed = record.clone();
+        change(&mut changed);
+        save(&self.folder, &changed)?;
+        *record = changed;
+        Ok(())
+    }
+
+    /// Returns where the compute listens, if it can be reached at this moment.
+    pub(super) fn address(&self) -> Option<Address> {
+        let mut slot = locked(&self.compute);
+        let compute = slot.as_mut()?;
+        compute.reachable().then(|| compute.address().clone())
+    }
+
+    /// Notes whether the compute is meant to run.
+    pub(super) fn want(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::SeqCst);
+    }
+
+    /// Starts the compute unless it runs; callers at the same time share one start.
+    pub(super) async fn start(&self, host: &Host) -> Result<Address> {
+        if let Some(address) = self.address() {
+            return Ok(address);
+        }
+        let _turn = self.turn.lock().await;
+        if let Some(address) = self.address() {
+            return Ok(address);
+        }
+        let major = self.record().major;
+        if major != host.install.major {
+            let version = &host.install.version;
+            return Err(Error::new(
+                Kind::Usage,
+                format!("`{}` needs PostgreSQL {major}", self.name),
+            )
+            .why(format!("its data was written by that version; PostgreSQL {version} is used")));
+        }
+        let unreachable = locked(&self.compute).take();
+        if let Some(compute) = unreachable {
+            compute.stop(Stop::Clean).await;
+        }
+        let compute = host
+            .start(&self.data(), &log_of(&self.folder), &[], START_LIMIT)
+            .await
+            .doing(|| format!("could not start the compute of `{}`", self.name))?;
+        let address = compute.address().clone();
+        *locked(&self.compute) = Some(compute);
+        Ok(address)
+    }
+
+    /// Stops the compute, if it runs, for good.
+    pub(super) async fn stop(&self, how: Stop) {
+        self.want(false);
+        let _turn = self.turn.lock().await;
+        let compute = locked(&self.compute).take();
+        if let Some(compute) = compute {
+            compute.stop(how).await;
+        }
+    }
+
+    /// Stops the compute unless it is meant to run, once nobody uses the cluster.
+    pub(super) async fn rest(&self) {
+        // Asked before the locks are taken, so that a compute that stays keeps nobody from its files.
+        if self.wanted.load(Ordering::SeqCst) {
+            return;
+        }
+        let _alone = self.pins.write().await;
+        let _turn = self.turn.lock().await;
+        if self.wanted.load(Ordering::SeqCst) {
+            return;
+        }
+        let compute = locked(&self.compute).take();
+        if let Some(compute) = compute {
+            compute.stop(Stop::Clean).await;
+        }
+    }
+}
+
+/// Returns the data directory of the cluster in `folder`.
+pub(super) fn data_of(folder: &Path) -> PathBuf {
+    folder.join("data")
+}
+
+/// Returns the log file of the cluster in `folder`.
+pub(super) fn log_of(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
+/// Writes the record into `folder`, which thereby is complete.
+pub(super) fn save(folder: &Path, record: &Record) -> Result<()> {
+    let text = serde_json::to_vec_pretty(record).expect("a record is plain data");
+    write_whole(&folder.join(RECORD), &text)
+        .doing(|| format!("could not write into `{}`", folder.display()))
+}

@@ -1,0 +1,68 @@
+//! Postmasters that an earlier, killed server left running.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// How long each signal is given to end a left-over postmaster.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Stops the postmaster that still runs on the data directory `data`, if there is one.
+pub(super) async fn stop(data: &Path) {
+    for signal in [Signal::INT, Signal::QUIT, Signal::KILL] {
+        let deadline = Instant::now() + PATIENCE;
+        let Some(pid) = postmaster_of(data) else { return };
+        if kill_process(pid, signal).is_err() {
+            return;
+        }
+        while postmaster_of(data) == Some(pid) {
+            if Instant::now() > deadline {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Deletes the pid file of `data` when the process it names is alive and something else: process
+/// numbers are used again, and Postgres would not start beside it.
+pub(super) fn clear_reused_number(data: &Path) {
+    let alive = recorded(data).is_some_and(|pid| test_kill_process(pid).is_ok());
+    if alive && postmaster_of(data).is_none() {
+        // A failure shows itself when the compute is started.
+        let _ = std::fs::remove_file(data.join("postmaster.pid"));
+    }
+}
+
+/// Returns the live postmaster of `data`: the process its pid file names, if it really is one.
+fn postmaster_of(data: &Path) -> Option<Pid> {
+    let pid = recorded(data)?;
+    let words = command_line(pid)?;
+    let ours = words.first().is_some_and(|program| program.ends_with("postgres"))
+        && words.iter().any(|word| Path::new(word) == data);
+    ours.then_some(pid)
+}
+
+fn recorded(data: &Path) -> Option<Pid> {
+    let file = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    Pid::from_raw(file.lines().next()?.trim().parse::<i32>().ok().filter(|pid| *pid > 0)?)
+}
+
+#[cfg(target_os = "linux")]
+fn command_line(pid: Pid) -> Option<Vec<String>> {
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()?;
+    Some(line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn command_line(pid: Pid) -> Option<Vec<String>> {
+    let pid = pid.as_raw_nonzero().to_string();
+    let output =
+        std::process::Command::new("ps").args(["-o", "args=", "-p", &pid]).output().ok()?;
+    // Data directories may hold spaces: what follows ` -D ` up to the next option is one word.
+    let line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let (program, rest) = line.split_once(" -D ")?;
+    let data = rest.split(" -c ").next().unwrap_or(rest);
+    Some(vec![program.to_owned(), data.to_owned()])
+}

@@ -1,0 +1,515 @@
+//! Real Postgres clusters: one per branch, copied from any moment of another, started when needed.
+//!
+//! On disk, under the engine's folder: `template-<major>/`, `clusters/<name>/`, `bases/<id>/` and
+//! `spares-<major>/`. A folder
+//! whose name starts with `.new-` or `.gone-`, or a cluster without its record, is unfinished work and goes.
+
+mod account;
+mod base;
+mod branch;
+mod catalog;
+mod cluster;
+mod compute;
+mod copy;
+mod install;
+mod leftover;
+mod roles;
+mod session;
+mod spare;
+mod template;
+mod upkeep;
+mod wal;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+
+pub(crate) use self::catalog::{
+    Catalog, CatalogChange, FoundDatabase, FoundRole, check_database_name, check_role_name,
+};
+pub(crate) use self::install::Install;
+pub(crate) use self::roles::Access;
+
+use self::account::Account;
+use self::base::{Base, Bases};
+use self::cluster::{Cluster, Record, data_of, log_of};
+use self::compute::{Host, Stop};
+use self::copy::{copy_data, remove_folder};
+use self::session::{Address, OWN_DATABASE, flush_position};
+use self::spare::Spares;
+use self::wal::Lsn;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::secret::Secret;
+
+/// How long a fresh copy may take to start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Which state of its source a copy is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Everything committed by now.
+    Now,
+    /// Everything committed at or before this time.
+    Time(Timestamp),
+    /// Everything that ended at or before this log position, such as `0/1A2B3C4D`.
+    Lsn(String),
+}
+
+/// Where a copy really starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// Log position after the last record of the source that the copy has.
+    pub(crate) lsn: String,
+    /// Time of the last transaction of the source that the copy has.
+    pub(crate) time: Timestamp,
+}
+
+/// The engine: all clusters of one data folder. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Postgres(Arc<Engine>);
+
+struct Engine {
+    folder: PathBuf,
+    host: Host,
+    bases: Bases,
+    spares: Spares,
+    clusters: Mutex<HashMap<String, Arc<Cluster>>>,
+    /// One lock per name being made or removed.
+    gates: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Postgres {
+    /// Opens the engine in `folder`: stops what a killed server left running, removes what it left
+    /// unfinished, and makes the template when it is missing.
+    pub(crate) async fn open(folder: &Path, install: Install) -> Result<Self> {
+        Engine::open(folder, install)
+            .await
+            .map(|engine| Postgres(Arc::new(engine)))
+            .doing(|| format!("could not open the Postgres clusters in `{}`", folder.display()))
+    }
+
+    /// Creates a fresh cluster whose default database belongs to `owner`, and starts it. Does nothing
+    /// when it is there already.
+    pub(crate) async fn create_root(&self, cluster: &str, owner: &str) -> Result<()> {
+        let (engine, name, owner) = (self.0.clone(), cluster.to_owned(), owner.to_owned());
+        detached(async move {
+            engine
+                .create_root(&name, &owner)
+                .await
+                .doing(|| format!("could not create the cluster `{name}`"))
+        })
+        .await
+    }
+
+    /// Makes the cluster `child` a copy of `source` as it was at `at`, and starts it.
+    ///
+    /// A child that is there already is started and its origin returned again. Fails with `NotFound`
+    /// without a source, and with `Usage` (`OUTSIDE_RETENTION`) when the moment cannot be reached.
+    pub(crate) async fn create_child(
+        &self,
+        source: &str,
+        child: &str,
+        at: Moment,
+    ) -> Result<Origin> {
+        let (engine, source, child) = (self.0.clone(), source.to_owned(), child.to_owned());
+        detached(async move { branch::create_child(&engine, &source, &child, at).await }).await
+    }
+
+    /// Removes `cluster` and what only it needed; nothing happens when it is gone already.
+    pub(crate) async fn remove(&self, cluster: &str) -> Result<()> {
+        let (engine, name) = (self.0.clone(), cluster.to_owned());
+        detached(async move {
+            engine.remove(&name).await.doing(|| format!("could not remove the cluster `{name}`"))
+        })
+        .await
+    }
+
+    /// Starts the compute of `cluster` unless it runs, and returns the path of its socket.
+    pub(crate) async fn wake(&self, cluster: &str) -> Result<PathBuf> {
+        let found = self.0.cluster(cluster)?;
+        found.want(true);
+        if let Some(address) = found.address() {
+            return Ok(address.socket());
+        }
+        let engine = self.0.clone();
+        detached(async move { Ok(found.start(&engine.host).await?.socket()) }).await
+    }
+
+    /// Stops the compute of `cluster`, once it is not being copied.
+    pub(crate) async fn suspend(&self, cluster: &str) -> Result<()> {
+        let found = self.0.cluster(cluster)?;
+        found.want(false);
+        detached(async move {
+            found.rest().await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends the compute of `cluster` as a crash would; what was committed is there when it starts again.
+    pub(crate) async fn kill(&self, cluster: &str) -> Result<()> {
+        let found = self.0.cluster(cluster)?;
+        detached(async move {
+            found.stop(Stop::Discard).await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says whether the compute of `cluster` runs at this moment.
+    pub(crate) fn is_running(&self, cluster: &str) -> bool {
+        self.0.cluster(cluster).is_ok_and(|found| found.address().is_some())
+    }
+
+    /// Makes sure that `role` can log in to `cluster` and has `access`.
+    pub(crate) async fn ensure_login(
+        &self,
+        cluster: &str,
+        role: &str,
+        access: Access,
+    ) -> Result<()> {
+        self.visit(cluster, async |address| roles::ensure_login(&address, role, &access).await)
+            .await
+            .doing(|| format!("could not give `{role}` access"))
+    }
+
+    /// Returns the roles and databases of `cluster`, without the platform's own.
+    pub(crate) async fn catalog(&self, cluster: &str) -> Result<Catalog> {
+        self.visit(cluster, async |address| catalog::read(&address).await).await
+    }
+
+    /// Changes the roles or databases of `cluster`; fails with `Usage` when Postgres refuses.
+    pub(crate) async fn change_catalog(&self, cluster: &str, change: &CatalogChange) -> Result<()> {
+        self.visit(cluster, async |address| catalog::apply(&address, change).await).await
+    }
+
+    /// Gives `role` a password, of which only the verifier is known here.
+    pub(crate) async fn set_password(
+        &self,
+        cluster: &str,
+        role: &str,
+        verifier: &Secret<String>,
+    ) -> Result<()> {
+        self.visit(cluster, async |address| catalog::set_password(&address, role, verifier).await)
+            .await
+    }
+
+    /// Returns what a password of `role` is checked with; nothing when it has no valid one.
+    pub(crate) async fn verifier(
+        &self,
+        cluster: &str,
+        role: &str,
+    ) -> Result<Option<Secret<String>>> {
+        self.visit(cluster, async |address| catalog::verifier(&address, role).await).await
+    }
+
+    /// Runs `visit` on the compute of `cluster`, which is started for it and stopped again unless it ran.
+    async fn visit<T>(
+        &self,
+        cluster: &str,
+        visit: impl AsyncFnOnce(Address) -> Result<T>,
+    ) -> Result<T> {
+        let found = self.0.cluster(cluster)?;
+        let done = {
+            let _pin = found.pins.read().await;
+            let address = found.start(&self.0.host).await?;
+            visit(address).await
+        };
+        self.0.let_rest(&found);
+        done
+    }
+
+    /// Returns how large the databases of `cluster` are on disk, in bytes, without starting it.
+    pub(crate) async fn logical_size(&self, cluster: &str) -> Result<u64> {
+        let base = self.0.cluster(cluster)?.data().join("base");
+        blocking(move || Ok(upkeep::size_of(&base)?)).await
+    }
+
+    /// Returns the earliest moment of `cluster` that a copy can be made of.
+    pub(crate) async fn oldest_moment(&self, cluster: &str) -> Result<Timestamp> {
+        let record = self.0.cluster(cluster)?.record();
+        Ok(self.0.oldest_moment(&record))
+    }
+
+    /// Sets how long the past of `cluster` is kept at least.
+    pub(crate) fn set_retention(&self, cluster: &str, retention: Duration) -> Result<()> {
+        let found = self.0.cluster(cluster)?;
+        if found.record().retention == retention {
+            return Ok(());
+        }
+        found.change(|record| record.retention = retention)
+    }
+
+    /// Takes new bases where much was written, and forgets what is older than the retention.
+    pub(crate) async fn maintain(&self) -> Result<()> {
+        upkeep::maintain(&self.0).await
+    }
+
+    /// Stops every compute cleanly, all at once.
+    pub(crate) async fn close(&self) {
+        let clusters: Vec<_> = locked(&self.0.clusters).values().cloned().collect();
+        let mut stops = JoinSet::new();
+        let spares = self.0.spares.clone();
+        stops.spawn_blocking(move || spares.close());
+        for cluster in clusters {
+            stops.spawn(async move { cluster.stop(Stop::Clean).await });
+        }
+        stops.join_all().await;
+        // Only an empty folder goes; it is made again when a compute starts.
+        let _ = std::fs::remove_dir(&self.0.host.sockets);
+    }
+}
+
+impl Engine {
+    async fn open(folder: &Path, install: Install) -> Result<Self> {
+        let account = Account::detect()?;
+        std::fs::create_dir_all(folder)?;
+        let folder = folder.canonicalize()?;
+        account.check_reaches(folder.parent().unwrap_or(&folder))?;
+        for part in [folder.clone(), folder.join("clusters"), folder.join("bases")] {
+            account.create_folder(&part)?;
+        }
+        let sockets = account::socket_folder(&account, &folder)?;
+        let host = Host { install, account, sockets, ports: Arc::new(Mutex::new(BTreeSet::new())) };
+
+        stop_leftovers(&[folder.clone(), folder.join("clusters")]).await?;
+        let clusters = load_clusters(&folder.join("clusters"))?;
+        for part in [folder.clone(), folder.join("clusters"), folder.join("bases")] {
+            blocking(move || remove_unfinished(&part)).await?;
+        }
+        let bases = Bases::open(folder.join("bases"))?;
+        let (template, template_folder) = template::ensure(&host, &folder).await?;
+        let major = host.install.major;
+        let spares = Spares::open(
+            folder.join(format!("spares-{major}")),
+            data_of(&template_folder),
+            host.account.clone(),
+        )?;
+        bases.add_template(template::name(major), template, template_folder);
+        for cluster in clusters.values() {
+            cluster.record().bases.iter().for_each(|id| bases.hold(id));
+        }
+        bases.remove_unused().await?;
+        let gates = Mutex::default();
+        Ok(Engine { folder, host, bases, spares, clusters: Mutex::new(clusters), gates })
+    }
+
+    /// Returns the complete cluster `name`.
+    fn cluster(&self, name: &str) -> Result<Arc<Cluster>> {
+        locked(&self.clusters)
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Error::new(Kind::NotFound, format!("there is no cluster `{name}`")))
+    }
+
+    /// Waits for the turn to make or remove the cluster `name`.
+    async fn gate(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let gate = {
+            let mut gates = locked(&self.gates);
+            gates.retain(|_, gate| gate.strong_count() > 0);
+            let gate = gates.get(name).and_then(Weak::upgrade).unwrap_or_default();
+            gates.insert(name.to_owned(), Arc::downgrade(&gate));
+            gate
+        };
+        gate.lock_owned().await
+    }
+
+    fn folder_of(&self, name: &str) -> PathBuf {
+        self.folder.join("clusters").join(name)
+    }
+
+    /// Makes an empty folder for the cluster `name`, after removing what an earlier try left there.
+    async fn fresh_folder(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        let folder = self.folder_of(name);
+        leftover::stop(&data_of(&folder)).await;
+        let (fresh, account) = (folder.clone(), self.host.account.clone());
+        blocking(move || {
+            remove_folder(&fresh)?;
+            Ok(account.create_folder(&fresh)?)
+        })
+        .await?;
+        Ok(folder)
+    }
+
+    /// Completes the cluster in `folder` by writing its record, and adds it.
+    fn complete(
+        &self,
+        name: &str,
+        folder: PathBuf,
+        record: Record,
+        compute: compute::Compute,
+    ) -> Result<()> {
+        cluster::save(&folder, &record)?;
+        record.bases.iter().for_each(|id| self.bases.hold(id));
+        let cluster = Cluster::new(name, folder, record, Some(compute));
+        locked(&self.clusters).insert(name.to_owned(), Arc::new(cluster));
+        Ok(())
+    }
+
+    async fn create_root(&self, name: &str, owner: &str) -> Result<()> {
+        let _gate = self.gate(name).await;
+        if let Ok(there) = self.cluster(name) {
+            there.want(true);
+            return there.start(&self.host).await.map(drop);
+        }
+        let folder = self.fresh_folder(name).await?;
+        let template = template::name(self.host.install.major);
+        let source = self.bases.data(&template).expect("the template is added when opening");
+        let base = self.bases.get(&template).expect("the template is added when opening");
+        self.lay_out(&template, &base, &source.join("pg_wal"), base.stop, &data_of(&folder))
+            .await?;
+        let compute =
+            self.host.start(&data_of(&folder), &log_of(&folder), &[], START_LIMIT).await?;
+        roles::create_owner(compute.address(), owner).await?;
+        let position = flushed(compute.address()).await?;
+        let record = Record::new(self.host.install.major, Timestamp::now(), position, template);
+        self.complete(name, folder, record, compute)
+    }
+
+    /// Makes the data directory `target` out of a base and the part of the log in `log` from there to `end`.
+    async fn lay_out(
+        &self,
+        id: &str,
+        base: &Base,
+        log: &Path,
+        end: Lsn,
+        target: &Path,
+    ) -> Result<()> {
+        let spares = (id == template::name(self.host.install.major)).then(|| self.spares.clone());
+        let source = self.bases.data(id).expect("a base in use is in the store");
+        let (first, log, target) = (base.start.segment(), log.to_owned(), target.to_owned());
+        let account = self.host.account.clone();
+        let done = blocking(move || {
+            if !spares.is_some_and(|spares| spares.take(&target)) {
+                copy_data(&source, &target, &account)?;
+            }
+            for copy in wal::share(&log, &target.join("pg_wal"), first, end)? {
+                account.own(&copy)?;
+            }
+            Ok(())
+        })
+        .await;
+        self.spares.refill();
+        done
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let _gate = self.gate(name).await;
+        let known = locked(&self.clusters).remove(name);
+        if let Some(cluster) = known {
+            let _alone = cluster.pins.write().await;
+            cluster.stop(Stop::Discard).await;
+            let folder = cluster.folder().to_owned();
+            blocking(move || Ok(remove_folder(&folder)?)).await?;
+            return self.bases.release(&cluster.record().bases).await;
+        }
+        let folder = self.folder_of(name);
+        leftover::stop(&data_of(&folder)).await;
+        blocking(move || Ok(remove_folder(&folder)?)).await
+    }
+
+    /// Lets a compute that was only needed for a moment stop again, in the background.
+    fn let_rest(&self, cluster: &Arc<Cluster>) {
+        let cluster = cluster.clone();
+        tokio::spawn(async move { cluster.rest().await });
+    }
+
+    fn oldest_moment(&self, record: &Record) -> Timestamp {
+        let first = record.bases.iter().find_map(|id| self.bases.get(id));
+        first.map_or(record.birth, |base| base.end_time.max(record.birth))
+    }
+}
+
+/// Stops the computes that a killed server left running on the clusters in `folders`.
+async fn stop_leftovers(folders: &[PathBuf]) -> Result<()> {
+    let mut stops = JoinSet::new();
+    for folder in folders {
+        for entry in std::fs::read_dir(folder)? {
+            let data = data_of(&entry?.path());
+            if data.join("postmaster.pid").exists() {
+                stops.spawn(async move { leftover::stop(&data).await });
+            }
+        }
+    }
+    stops.join_all().await;
+    Ok(())
+}
+
+/// Reads all complete clusters in `folder`; what is not complete is removed.
+fn load_clusters(folder: &Path) -> Result<HashMap<String, Arc<Cluster>>> {
+    let mut clusters = HashMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        match Cluster::load(&name, entry.path())? {
+            Some(cluster) => {
+                clusters.insert(name, Arc::new(cluster));
+            }
+            None => remove_folder(&entry.path())?,
+        }
+    }
+    Ok(clusters)
+}
+
+/// Deletes the unfinished folders in `folder`.
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(".new-")
+            || name.to_string_lossy().starts_with(".gone-")
+        {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that `name` is one plain folder name.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.len() <= 200 && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Usage, format!("`{name}` cannot be the name of a cluster")))
+}
+
+/// Returns the position up to which everything is safe on disk.
+async fn flushed(address: &Address) -> Result<Lsn> {
+    flush_position(&address.connect(OWN_DATABASE).await?).await
+}
+
+/// Locks `mutex`; what it guards is whole even after a panic elsewhere.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs file work on a thread made for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(broken(&panic)))
+}
+
+/// Runs `work` to its end even when the caller stops waiting.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or_else(|panic| Err(broken(&panic)))
+}
+
+fn broken(panic: &tokio::task::JoinError) -> Error {
+    Error::new(Kind::Failed, "the Postgres engine broke off").why(panic.to_string())
+}

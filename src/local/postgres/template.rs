@@ -1,0 +1,94 @@
+//! The template: a fresh cluster made once per major version, which every first branch is a copy of.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::base::Base;
+use super::blocking;
+use super::cluster::{data_of, log_of};
+use super::compute::{Host, Stop};
+use super::copy::remove_folder;
+use super::roles::TEMPLATE_SQL;
+use super::session::{OWN_DATABASE, SUPERUSER, told};
+use super::wal::{Lsn, SEGMENT_BYTES};
+use crate::error::{Doing, Error, Kind, Result};
+
+/// How long the fresh cluster may take to start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Only the owner of the private socket's folder gets this far.
+const ACCESS: &str = "local all all trust\n";
+
+/// Returns the name of the template of `major`, which is also its name as a base.
+pub(super) fn name(major: u32) -> String {
+    format!("template-{major}")
+}
+
+/// Returns the template under `folder`, made first when it is missing.
+pub(super) async fn ensure(host: &Host, folder: &Path) -> Result<(Base, PathBuf)> {
+    let finished = folder.join(name(host.install.major));
+    if !finished.is_dir() {
+        let unfinished = folder.join(format!(".new-{}", name(host.install.major)));
+        make(host, &unfinished)
+            .await
+            .doing(|| "could not make a fresh Postgres cluster".to_owned())?;
+        std::fs::rename(&unfinished, &finished)?;
+    }
+    Ok((Base::load(&finished)?, finished))
+}
+
+async fn make(host: &Host, folder: &Path) -> Result<()> {
+    let (account, unfinished) = (host.account.clone(), folder.to_owned());
+    blocking(move || {
+        remove_folder(&unfinished)?;
+        Ok(account.create_folder(&unfinished)?)
+    })
+    .await?;
+    let data = data_of(folder);
+    initdb(host, &data).await?;
+    let access = data.join("pg_hba.conf");
+    std::fs::write(&access, ACCESS)?;
+
+    let compute = host.start(&data, &log_of(folder), &[], START_LIMIT).await?;
+    let client = compute.address().connect(OWN_DATABASE).await?;
+    for statement in TEMPLATE_SQL {
+        client.batch_execute(statement).await.map_err(told)?;
+    }
+    drop(client);
+    compute.stop(Stop::Clean).await;
+
+    let (timeline, position) = last_checkpoint(host, &data).await?;
+    let end_time = Timestamp::now();
+    Base { timeline, start: position, stop: position, end_time }.save(folder)
+}
+
+async fn initdb(host: &Host, data: &Path) -> Result<()> {
+    let locale = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
+    let mut command = host.account.command(&host.install.program("initdb"));
+    command.arg("-D").arg(data).args(["--no-sync", "--no-instructions", "--encoding=UTF8"]);
+    command.args(["--auth=trust", "--username", SUPERUSER, "--locale", locale]);
+    command.arg(format!("--wal-segsize={}", SEGMENT_BYTES >> 20));
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::new(Kind::Failed, "initdb failed").why(said.trim()))
+}
+
+/// Returns timeline and position of the checkpoint a cleanly stopped cluster ended with.
+async fn last_checkpoint(host: &Host, data: &Path) -> Result<(u32, Lsn)> {
+    let mut command = host.account.command(&host.install.program("pg_controldata"));
+    let output = command.arg(data).stdin(Stdio::null()).output().await?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value = |label: &str| text.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
+    let stopped = value("Database cluster state:") == Some("shut down");
+    let timeline = value("Latest checkpoint's TimeLineID:").and_then(|text| text.parse().ok());
+    let position = value("Latest checkpoint's REDO location:").and_then(|text| text.parse().ok());
+    match (timeline, position) {
+        (Some(timeline), Some(position)) if stopped => Ok((timeline, position)),
+        _ => Err(Error::new(Kind::Failed, "the fresh cluster did not stop cleanly")),
+    }
+}

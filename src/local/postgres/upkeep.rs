@@ -1,0 +1,146 @@
+//! Keeping the past within bounds: new bases where much was written, old bases and log dropped.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::cluster::Cluster;
+use super::session::Address;
+use super::wal::{self, Lsn};
+use super::{Engine, blocking, flushed, locked};
+use crate::error::{Doing, Result};
+
+/// Log written since the last base from which on a new one is worth its copy.
+const LOG_PER_BASE: u64 = 64 << 20;
+/// The same as a share of the data: a base costs a copy of all of it.
+const DATA_PER_LOG: u64 = 4;
+/// Most bases a cluster keeps; beyond, those in between are thinned out.
+const MOST_BASES: usize = 6;
+
+/// Does the periodic work for all clusters; one that fails does not keep the others from theirs.
+pub(super) async fn maintain(engine: &Engine) -> Result<()> {
+    let clusters: Vec<Arc<Cluster>> = locked(&engine.clusters).values().cloned().collect();
+    let mut result = Ok(());
+    for cluster in clusters {
+        let done = look_after(engine, &cluster).await;
+        result =
+            result.and(done.doing(|| format!("could not maintain the cluster `{}`", cluster.name)));
+    }
+    result
+}
+
+async fn look_after(engine: &Engine, cluster: &Cluster) -> Result<()> {
+    if let Some(address) = cluster.address() {
+        let _pin = cluster.pins.read().await;
+        let position = flushed(&address).await?;
+        renew_base(engine, cluster, &address, position).await?;
+    }
+    forget(engine, cluster).await
+}
+
+/// Takes a new base of the running `cluster`, which is at `position`, when its last one is far behind.
+pub(super) async fn renew_base(
+    engine: &Engine,
+    cluster: &Cluster,
+    address: &Address,
+    position: Lsn,
+) -> Result<()> {
+    let _one_at_a_time = cluster.basing.lock().await;
+    let last = cluster.record().bases.last().and_then(|id| engine.bases.get(id));
+    let behind = last.map_or(u64::MAX, |base| position.0.saturating_sub(base.start.0));
+    if behind < LOG_PER_BASE {
+        return Ok(());
+    }
+    let data = cluster.data().join("base");
+    let size = blocking(move || Ok(size_of(&data)?)).await?;
+    if behind < size / DATA_PER_LOG {
+        return Ok(());
+    }
+    engine.bases.take(&engine.host, cluster, address).await
+}
+
+/// Drops the bases and the log that the retention does not ask for.
+async fn forget(engine: &Engine, cluster: &Cluster) -> Result<()> {
+    let record = cluster.record();
+    let retention = SignedDuration::try_from(record.retention).unwrap_or(SignedDuration::MAX);
+    let horizon = Timestamp::now().saturating_sub(retention).unwrap_or(Timestamp::MIN);
+    let bases: Vec<_> = record.bases.iter().filter_map(|id| engine.bases.get(id)).collect();
+    if bases.len() != record.bases.len() {
+        return Ok(());
+    }
+    let moments: Vec<_> = bases.iter().map(|base| (base.end_time, base.start)).collect();
+    let keep = kept(&moments, horizon);
+    if keep.len() == moments.len() {
+        return Ok(());
+    }
+    // Whoever copies the cluster right now may need what is dropped; there is another time.
+    let Ok(_alone) = cluster.pins.try_write() else { return Ok(()) };
+    let _one_at_a_time = cluster.basing.lock().await;
+    let (kept, dropped): (Vec<_>, Vec<_>) =
+        record.bases.iter().cloned().enumerate().partition(|(index, _)| keep.contains(index));
+    let names = |of: Vec<(usize, String)>| of.into_iter().map(|(_, id)| id).collect::<Vec<_>>();
+    let (kept, dropped) = (names(kept), names(dropped));
+    cluster.change(|record| record.bases.retain(|id| !dropped.contains(id)))?;
+    engine.bases.release(&dropped).await?;
+    let Some(first) = kept.first().and_then(|id| engine.bases.get(id)) else { return Ok(()) };
+    let folder = cluster.wal();
+    blocking(move || Ok(wal::prune(&folder, first.start.segment())?)).await.map(drop)
+}
+
+/// Returns which bases to keep, given their ends and starts with the oldest first: the newest that
+/// `horizon` can be reached from, all after it, and of too many those that leave the smallest gaps.
+fn kept(bases: &[(Timestamp, Lsn)], horizon: Timestamp) -> Vec<usize> {
+    let first = bases.iter().rposition(|(end, _)| *end <= horizon).unwrap_or(0);
+    let mut keep: Vec<usize> = (first..bases.len()).collect();
+    while keep.len() > MOST_BASES {
+        let gap = |middle: usize| bases[keep[middle + 1]].1.0 - bases[keep[middle - 1]].1.0;
+        let Some(least) = (1..keep.len() - 1).min_by_key(|middle| gap(*middle)) else { break };
+        keep.remove(least);
+    }
+    keep
+}
+
+/// Returns how many bytes the files under `folder` hold; files that vanish meanwhile count nothing.
+pub(super) fn size_of(folder: &Path) -> std::io::Result<u64> {
+    let mut size = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(facts) if facts.is_dir() => size += size_of(&entry.path()).unwrap_or(0),
+            Ok(facts) => size += facts.len(),
+            Err(_) => {}
+        }
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bases(positions: &[u64]) -> Vec<(Timestamp, Lsn)> {
+        let at = |second: &u64| Timestamp::from_second((*second).cast_signed()).unwrap();
+        positions.iter().map(|second| (at(second), Lsn(*second))).collect()
+    }
+
+    #[test]
+    fn the_base_that_reaches_the_horizon_is_kept() {
+        let horizon = Timestamp::from_second(25).unwrap();
+
+        assert_eq!(kept(&bases(&[10, 20, 30, 40]), horizon), [1, 2, 3]);
+        assert_eq!(kept(&bases(&[30, 40]), horizon), [0, 1]);
+        assert_eq!(kept(&bases(&[10]), horizon), [0]);
+    }
+
+    #[test]
+    fn too_many_bases_are_thinned_where_they_are_close() {
+        let many = bases(&[10, 20, 21, 30, 40, 50, 60, 70]);
+
+        let kept = kept(&many, Timestamp::from_second(0).unwrap());
+
+        assert_eq!(kept.len(), MOST_BASES);
+        assert_eq!((kept.first(), kept.last()), (Some(&0), Some(&7)));
+        assert!(!kept.contains(&2) || !kept.contains(&1), "{kept:?}");
+    }
+}

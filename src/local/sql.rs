@@ -1,0 +1,379 @@
+//! The TLS listener in front of an endpoint's compute: takes the login, then passes bytes through.
+
+mod packets;
+mod scram;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub(crate) use self::scram::Verifier;
+
+use self::packets::{First, Greeting, Start};
+use crate::secret::Secret;
+use crate::wire::names::EndpointName;
+
+/// How long a client may take for each step of its login.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+/// How long the end of an answer may take to reach the client once the server is gone.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Most connections at once, those that are not logged in yet included.
+const MOST_CONNECTIONS: usize = 1000;
+/// Bytes read at once in each direction.
+const BUFFER_BYTES: usize = 32 << 10;
+/// Most bytes a server may say before it is ready for queries.
+const GREETING_BYTES: usize = 1 << 20;
+/// First byte of a TLS connection without Postgres' own request for it.
+const TLS_RECORD: u8 = 0x16;
+
+/// Why a login is refused, in Postgres' own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Class of the error, such as `28P01`.
+    pub(crate) sqlstate: &'static str,
+    /// Sentence the client shows.
+    pub(crate) message: String,
+}
+
+/// What a login has to show.
+#[derive(Clone)]
+pub(crate) enum Method {
+    /// A token, as its password in clear.
+    Token,
+    /// That it knows the password of this verifier, in Postgres' own form; nothing when the role has none.
+    Password(Option<Secret<String>>),
+}
+
+/// What a login has shown.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// This password, which is to be a token.
+    Token(Secret<String>),
+    /// That it knows the role's own password.
+    Password,
+}
+
+/// Decides about logins and counts sessions.
+pub(crate) trait Gate: Send + Sync + 'static {
+    /// Says what `user` has to show.
+    fn method(
+        &self,
+        endpoint: &EndpointName,
+        user: &str,
+    ) -> impl Future<Output = Result<Method, Refusal>> + Send;
+
+    /// Decides about a login; the answer is the socket of the compute, which runs.
+    fn admit(
+        &self,
+        endpoint: &EndpointName,
+        user: &str,
+        database: &str,
+        proof: Proof,
+    ) -> impl Future<Output = Result<PathBuf, Refusal>> + Send;
+
+    /// Notes that a session of `endpoint` was admitted.
+    fn opened(&self, endpoint: &EndpointName);
+
+    /// Notes that such a session has ended.
+    fn closed(&self, endpoint: &EndpointName);
+}
+
+/// What all connections of a listener share.
+struct Listener<G: Gate> {
+    endpoint: EndpointName,
+    tls: TlsAcceptor,
+    gate: Arc<G>,
+    /// Sockets of the computes by the key of each session, for requests to cancel.
+    keys: Mutex<HashMap<Vec<u8>, PathBuf>>,
+}
+
+/// Serves `endpoint` on `listener` until `stop` becomes true or its sender is gone, which ends all sessions.
+pub(crate) async fn serve<G: Gate>(
+    listener: TcpListener,
+    endpoint: EndpointName,
+    tls: Arc<ServerConfig>,
+    gate: Arc<G>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let shared = Arc::new(Listener { endpoint, tls: tls.into(), gate, keys: Mutex::default() });
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let accept_all = async {
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let shared = shared.clone();
+                    connections.spawn(async move {
+                        // A client that breaks off needs no answer.
+                        let _ = shared.handle(stream).await;
+                        drop(place);
+                    });
+                }
+                // Out of file descriptors, most likely: some will be free again.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+            while connections.try_join_next().is_some() {}
+        }
+    };
+    tokio::select! {
+        () = accept_all => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connections.shutdown().await;
+}
+
+impl<G: Gate> Listener<G> {
+    /// Handles one connection from its first byte to its end.
+    async fn handle(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut first_byte = [0];
+        if limited(stream.peek(&mut first_byte)).await? == 0 {
+            return Ok(());
+        }
+        if first_byte[0] == TLS_RECORD {
+            let client = limited(self.tls.accept(stream)).await?;
+            return match client.get_ref().1.alpn_protocol() {
+                Some(_) => self.handle_encrypted(client).await,
+                // Without the protocol's name it was not meant for Postgres.
+                None => Ok(()),
+            };
+        }
+        loop {
+            match limited(packets::read_first(&mut stream)).await? {
+                None => return Ok(()),
+                Some(First::Gss) => stream.write_all(b"N").await?,
+                Some(First::Cancel { key }) => return self.cancel(&key).await,
+                Some(First::Tls) => {
+                    stream.write_all(b"S").await?;
+                    let client = limited(self.tls.accept(stream)).await?;
+                    return self.handle_encrypted(client).await;
+                }
+                Some(First::Start(_)) => {
+                    return refuse(&mut stream, "28000", "SSL connection is required").await;
+                }
+            }
+        }
+    }
+
+    async fn handle_encrypted(&self, mut client: TlsStream<TcpStream>) -> io::Result<()> {
+        match limited(packets::read_first(&mut client)).await? {
+            Some(First::Start(packet)) => match packets::parse_start(&packet) {
+                Ok(start) => self.log_in(client, &start, &packet).await,
+                Err((sqlstate, message)) => refuse(&mut client, sqlstate, &message).await,
+            },
+            Some(First::Cancel { key }) => self.cancel(&key).await,
+            Some(First::Tls | First::Gss) | None => Ok(()),
+        }
+    }
+
+    /// Asks for the password, lets the gate decide, and becomes the session.
+    async fn log_in(
+        &self,
+        mut client: TlsStream<TcpStream>,
+        start: &Start,
+        packet: &[u8],
+    ) -> io::Result<()> {
+        let proof = match self.prove(&mut client, &start.user).await? {
+            Ok(Some(proof)) => proof,
+            Ok(None) => return Ok(()),
+            Err(Refusal { sqlstate, message }) => {
+                return refuse(&mut client, sqlstate, &message).await;
+            }
+        };
+        let (socket, server) = match self.reach(start, proof).await {
+            Ok(reached) => reached,
+            Err(Refusal { sqlstate, message }) => {
+                return refuse(&mut client, sqlstate, &message).await;
+            }
+        };
+        self.gate.opened(&self.endpoint);
+        let mut session = Session { listener: self, key: None };
+        session.run(client, server, &socket, packet).await
+    }
+
+    /// Lets the client show what the gate wants of `user`; nothing when the client goes away.
+    async fn prove(
+        &self,
+        client: &mut TlsStream<TcpStream>,
+        user: &str,
+    ) -> io::Result<Result<Option<Proof>, Refusal>> {
+        let shown = match self.gate.method(&self.endpoint, user).await {
+            Ok(Method::Token) => limited(packets::ask_password(client))
+                .await?
+                .map(|password| password.map(Proof::Token)),
+            Ok(Method::Password(verifier)) => {
+                let verifier = verifier.and_then(|text| Verifier::parse(text.expose()));
+                let verifier = verifier.unwrap_or_else(Verifier::of_nothing);
+                limited(packets::check_password(client, user, verifier))
+                    .await?
+                    .map(|right| right.then_some(Proof::Password))
+            }
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        Ok(shown.map_err(|(sqlstate, message)| Refusal { sqlstate, message }))
+    }
+
+    /// Asks the gate and connects to the compute it names; asks again when that has just gone to sleep.
+    async fn reach(&self, start: &Start, proof: Proof) -> Result<(PathBuf, UnixStream), Refusal> {
+        let Start { user, database } = start;
+        for _ in 0..2 {
+            let socket = self.gate.admit(&self.endpoint, user, database, proof.clone()).await?;
+            if let Ok(server) = UnixStream::connect(&socket).await {
+                return Ok((socket, server));
+            }
+        }
+        Err(Refusal { sqlstate: "57P03", message: "the compute is not available".to_owned() })
+    }
+
+    /// Passes a request to cancel to the compute that gave out `key`; foreign keys are ignored.
+    async fn cancel(&self, key: &[u8]) -> io::Result<()> {
+        let Some(socket) = self.keys().get(key).cloned() else { return Ok(()) };
+        let mut server = UnixStream::connect(socket).await?;
+        server.write_all(&packets::cancel(key)).await?;
+        // The server closes when it has sent the signal; clients wait for the same.
+        limited(server.read(&mut [0])).await.map(drop)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<Vec<u8>, PathBuf>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An admitted session; its end is noted however it comes.
+struct Session<'a, G: Gate> {
+    listener: &'a Listener<G>,
+    key: Option<Vec<u8>>,
+}
+
+impl<G: Gate> Drop for Session<'_, G> {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            self.listener.keys().remove(key);
+        }
+        self.listener.gate.closed(&self.listener.endpoint);
+    }
+}
+
+impl<G: Gate> Session<'_, G> {
+    async fn run(
+        &mut self,
+        mut client: TlsStream<TcpStream>,
+        mut server: UnixStream,
+        socket: &Path,
+        packet: &[u8],
+    ) -> io::Result<()> {
+        server.write_all(packet).await?;
+        let mut greeting = Greeting::default();
+        let mut said = 0;
+        let mut buffer = vec![0; 4096];
+        while !greeting.ready {
+            let count = limited(server.read(&mut buffer)).await?;
+            if count == 0 || said > GREETING_BYTES {
+                // It has said why, and the client has it.
+                return client.shutdown().await;
+            }
+            said += count;
+            greeting.take(&buffer[..count]);
+            if self.key.is_none()
+                && let Some(key) = greeting.key.take()
+            {
+                self.listener.keys().insert(key.clone(), socket.to_owned());
+                self.key = Some(key);
+            }
+            client.write_all(&buffer[..count]).await?;
+            client.flush().await?;
+        }
+        drop(buffer);
+        splice(client, server).await
+    }
+}
+
+/// Passes bytes both ways until the server is done, or the client is and the server has taken note.
+async fn splice(mut client: TlsStream<TcpStream>, server: UnixStream) -> io::Result<()> {
+    let ended = Notify::new();
+    let mut server = Watched { stream: server, ended: &ended };
+    let both = tokio::io::copy_bidirectional_with_sizes(
+        &mut client,
+        &mut server,
+        BUFFER_BYTES,
+        BUFFER_BYTES,
+    );
+    tokio::select! {
+        done = both => done.map(drop),
+        () = async {
+            ended.notified().await;
+            tokio::time::sleep(FAREWELL).await;
+        } => Ok(()),
+    }
+}
+
+/// A server's stream that tells when the server has closed it: a client that does not notice must not
+/// keep the connection for ever.
+struct Watched<'a> {
+    stream: UnixStream,
+    ended: &'a Notify,
+}
+
+impl AsyncRead for Watched<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if polled.is_ready() && buffer.filled().len() == before {
+            self.ended.notify_one();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Tells the client why it is refused, and closes.
+async fn refuse(
+    client: &mut (impl AsyncWrite + Unpin),
+    sqlstate: &str,
+    message: &str,
+) -> io::Result<()> {
+    client.write_all(&packets::fatal(sqlstate, message)).await?;
+    client.shutdown().await
+}
+
+/// Gives up on a step of the login that takes too long.
+async fn limited<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(STEP_LIMIT, step).await.unwrap_or_else(|late| Err(late.into()))
+}

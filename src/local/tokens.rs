@@ -1,0 +1,304 @@
+//! Signed tokens: workspace access tokens and database credentials, both Ed25519 JWTs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
+use jsonwebtoken::signature::{self, Signer, Verifier};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use ring::rand::SystemRandom;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::ids;
+use super::store::{private_folder, write_private};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::secret::Secret;
+use crate::wire::names::EndpointName;
+
+/// Life of a workspace access token.
+pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(3600);
+/// Audience of database credentials.
+const DATABASE: &str = "lakebase";
+
+/// The keys that sign what this workspace hands out.
+pub(crate) struct Keys {
+    private: EncodingKey,
+    public: DecodingKey,
+    x: String,
+    kid: String,
+    issuer: String,
+    audience: String,
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is no JWT at all: a personal access token, a password.
+    NotJwt,
+    /// It was signed by somebody else, or changed on the way.
+    Foreign,
+    /// It was good once.
+    Expired,
+    /// It is good for something else: another audience, endpoint or identity.
+    Elsewhere,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    iat: i64,
+    exp: i64,
+    jti: String,
+    scope: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint_uid: Option<String>,
+}
+
+impl Keys {
+    /// Reads the signing key of `folder`, or makes one.
+    ///
+    /// `workspace` is the audience of access tokens.
+    pub(crate) fn open(folder: &Path, workspace: u64, issuer: String) -> Result<Self> {
+        // A second server in one process finds the provider installed already.
+        let _ = PROVIDER.install_default();
+        private_folder(folder)?;
+        let path = folder.join("token.der");
+        if !path.exists() {
+            let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+                .map_err(|_| Error::new(Kind::Failed, "could not make a signing key"))?;
+            write_private(&path, key.as_ref())?;
+        }
+        let der = std::fs::read(&path).doing(|| format!("could not read `{}`", path.display()))?;
+        let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|error| {
+            Error::new(Kind::Failed, format!("`{}` is not a signing key", path.display()))
+                .why(error.to_string())
+        })?;
+        let public = pair.public_key().as_ref();
+        Ok(Keys {
+            private: EncodingKey::from_ed_der(&der),
+            public: DecodingKey::from_ed_der(public),
+            x: URL_SAFE_NO_PAD.encode(public),
+            kid: ids::to_hex(&public[..8]),
+            issuer,
+            audience: workspace.to_string(),
+        })
+    }
+
+    /// Mints a workspace access token for the identity `user`.
+    pub(crate) fn access_token(&self, user: &str, now: Timestamp) -> Secret<String> {
+        let expires = now + ACCESS_LIFE;
+        self.sign(&self.claims(&self.audience, user, "all-apis", now, expires))
+    }
+
+    /// Mints a database credential for one identity and one endpoint.
+    pub(crate) fn credential(
+        &self,
+        user: &str,
+        endpoint: &EndpointName,
+        endpoint_uid: &str,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Secret<String> {
+        let mut claims = self.claims(DATABASE, user, "postgres", now, expires);
+        claims.endpoint = Some(endpoint.to_string());
+        claims.endpoint_uid = Some(endpoint_uid.to_owned());
+        self.sign(&claims)
+    }
+
+    /// Returns the identity a workspace access token is for.
+    pub(crate) fn holder(&self, token: &str) -> Result<String, Refused> {
+        Ok(self.verify(token, &self.audience)?.sub)
+    }
+
+    /// Refuses a database credential that is not for this identity and endpoint.
+    pub(crate) fn check_credential(
+        &self,
+        token: &str,
+        user: &str,
+        endpoint_uid: &str,
+    ) -> Result<(), Refused> {
+        let claims = self.verify(token, DATABASE)?;
+        if claims.sub != user || claims.endpoint_uid.as_deref() != Some(endpoint_uid) {
+            return Err(Refused::Elsewhere);
+        }
+        Ok(())
+    }
+
+    /// Returns the public key as a JSON Web Key Set.
+    pub(crate) fn key_set(&self) -> Value {
+        json!({ "keys": [{
+            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig",
+            "kid": self.kid, "x": self.x,
+        }] })
+    }
+
+    fn claims(
+        &self,
+        audience: &str,
+        user: &str,
+        scope: &str,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Claims {
+        Claims {
+            iss: self.issuer.clone(),
+            aud: audience.to_owned(),
+            sub: user.to_owned(),
+            iat: now.as_second(),
+            exp: expires.as_second(),
+            jti: ids::uuid(),
+            scope: scope.to_owned(),
+            endpoint: None,
+            endpoint_uid: None,
+        }
+    }
+
+    fn sign(&self, claims: &Claims) -> Secret<String> {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some(self.kid.clone());
+        let token = jsonwebtoken::encode(&header, claims, &self.private);
+        Secret::new(token.expect("a key that was read can sign"))
+    }
+
+    fn verify(&self, token: &str, audience: &str) -> Result<Claims, Refused> {
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.leeway = 0;
+        validation.set_audience(&[audience]);
+        validation.set_required_spec_claims(&["exp", "aud", "sub"]);
+        jsonwebtoken::decode::<Claims>(token, &self.public, &validation)
+            .map(|token| token.claims)
+            .map_err(|error| match error.kind() {
+                ErrorKind::ExpiredSignature => Refused::Expired,
+                ErrorKind::InvalidAudience => Refused::Elsewhere,
+                // What begins as a JWT and does not go on as one was changed on the way.
+                _ if jsonwebtoken::decode_header(token).is_err() => Refused::NotJwt,
+                _ => Refused::Foreign,
+            })
+    }
+}
+
+/// Ed25519 by ring: the only algorithm these tokens use.
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory: |algorithm, key| match algorithm {
+        Algorithm::EdDSA => Ed25519KeyPair::from_pkcs8(key.as_bytes())
+            .map(|pair| Box::new(Ed25519Signer(pair)) as Box<dyn JwtSigner>)
+            .map_err(|_| ErrorKind::InvalidEddsaKey.into()),
+        _ => Err(JwtError::from(ErrorKind::InvalidAlgorithm)),
+    },
+    verifier_factory: |algorithm, key| match algorithm {
+        Algorithm::EdDSA => {
+            let public = key.try_get_as_bytes()?.to_vec();
+            Ok(Box::new(Ed25519Verifier(UnparsedPublicKey::new(&ED25519, public))))
+        }
+        _ => Err(JwtError::from(ErrorKind::InvalidAlgorithm)),
+    },
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+struct Ed25519Signer(Ed25519KeyPair);
+
+impl Signer<Vec<u8>> for Ed25519Signer {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
+        Ok(self.0.sign(message).as_ref().to_vec())
+    }
+}
+
+impl JwtSigner for Ed25519Signer {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDSA
+    }
+}
+
+struct Ed25519Verifier(UnparsedPublicKey<Vec<u8>>);
+
+impl Verifier<Vec<u8>> for Ed25519Verifier {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        self.0.verify(message, signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for Ed25519Verifier {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDSA
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> (tempfile::TempDir, Keys) {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::open(folder.path(), 42, "http://127.0.0.1/oidc".to_owned()).unwrap();
+        (folder, keys)
+    }
+
+    fn primary() -> EndpointName {
+        "projects/shop/branches/dev/endpoints/primary".parse().unwrap()
+    }
+
+    #[test]
+    fn a_token_names_its_holder_also_after_a_restart() {
+        let (folder, keys) = keys();
+        let token = keys.access_token("ada@example.test", Timestamp::now());
+
+        let again = Keys::open(folder.path(), 42, "http://127.0.0.1/oidc".to_owned()).unwrap();
+
+        assert_eq!(again.holder(token.expose()), Ok("ada@example.test".to_owned()));
+        assert_eq!(again.key_set(), keys.key_set());
+    }
+
+    #[test]
+    fn every_wrong_password_is_told_from_the_others() {
+        let (_folder, keys) = keys();
+        let (_other_folder, other) = self::keys();
+        let now = Timestamp::now();
+        let mint = |keys: &Keys, expires| keys.credential("ada", &primary(), "ep-1", now, expires);
+        let soon = now + Duration::from_secs(300);
+        let check =
+            |token: &str, user: &str, endpoint: &str| keys.check_credential(token, user, endpoint);
+
+        let good = mint(&keys, soon);
+        assert_eq!(check(good.expose(), "ada", "ep-1"), Ok(()));
+        assert_eq!(check(good.expose(), "eve", "ep-1"), Err(Refused::Elsewhere));
+        assert_eq!(check(good.expose(), "ada", "ep-2"), Err(Refused::Elsewhere));
+        assert_eq!(keys.holder(good.expose()), Err(Refused::Elsewhere));
+        let expired = mint(&keys, now - Duration::from_secs(1));
+        assert_eq!(check(expired.expose(), "ada", "ep-1"), Err(Refused::Expired));
+        let foreign = mint(&other, soon);
+        assert_eq!(check(foreign.expose(), "ada", "ep-1"), Err(Refused::Foreign));
+        let access = keys.access_token("ada", now);
+        assert_eq!(check(access.expose(), "ada", "ep-1"), Err(Refused::Elsewhere));
+        for password in ["dapi0123456789abcdef", "", "a.b.c", "secret"] {
+            assert_eq!(check(password, "ada", "ep-1"), Err(Refused::NotJwt), "{password}");
+        }
+    }
+
+    #[test]
+    fn a_changed_token_is_foreign() {
+        let (_folder, keys) = keys();
+        let now = Timestamp::now();
+        let token = keys.credential("ada", &primary(), "ep-1", now, now + Duration::from_secs(300));
+        let [header, claims, signature] =
+            token.expose().split('.').collect::<Vec<_>>().try_into().unwrap();
+        let mut forged: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        forged["sub"] = json!("eve");
+        let forged = URL_SAFE_NO_PAD.encode(forged.to_string());
+
+        let result =
+            keys.check_credential(&format!("{header}.{forged}.{signature}"), "eve", "ep-1");
+
+        assert_eq!(result, Err(Refused::Foreign));
+    }
+}

@@ -1,0 +1,218 @@
+//! The running workspace: its state, what carries out the work, and the way both stay together.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
+
+use super::apps::Apps;
+use super::fault::{Answer, Fault};
+use super::faults::{self, Faults};
+use super::files::Files;
+use super::listeners::Listeners;
+use super::postgres::Postgres;
+use super::store::Store;
+use super::tls::Authority;
+use super::tokens::Keys;
+use super::world::{Started, World, whole_millis};
+use crate::wire::postgres::Operation;
+
+/// How long a request waits for its own operation, so that quick ones come back finished.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Clusters that are made or removed at the same time.
+const JOBS: u32 = 4;
+
+/// The running workspace.
+pub(crate) struct Workspace {
+    world: Mutex<World>,
+    store: Store,
+    /// What signs tokens.
+    pub(crate) keys: Keys,
+    /// The clusters behind the branches.
+    pub(crate) postgres: Postgres,
+    /// What certifies the endpoints.
+    pub(crate) authority: Authority,
+    /// The endpoints' sockets.
+    pub(crate) listeners: Listeners,
+    /// What is to go wrong on demand.
+    pub(crate) faults: Faults,
+    /// The apps' processes.
+    pub(crate) apps: Apps,
+    /// Workspace files.
+    pub(crate) files: Files,
+    /// Data folder.
+    pub(crate) data: PathBuf,
+    /// Base address of the REST API, without a slash at the end.
+    pub(crate) host: String,
+    /// Version of the PostgreSQL server.
+    pub(crate) postgres_version: String,
+    /// Turns true when the server is to stop.
+    pub(crate) stop: watch::Sender<bool>,
+    pub(super) jobs: Semaphore,
+    /// One lock per branch whose roles and databases are being read or changed.
+    catalogs: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// What a [`Workspace`] is made of.
+pub(crate) struct Parts {
+    pub(crate) world: World,
+    pub(crate) store: Store,
+    pub(crate) keys: Keys,
+    pub(crate) postgres: Postgres,
+    pub(crate) authority: Authority,
+    pub(crate) faults: Faults,
+    pub(crate) apps: Apps,
+    pub(crate) files: Files,
+    pub(crate) data: PathBuf,
+    pub(crate) host: String,
+    pub(crate) postgres_version: String,
+}
+
+impl Workspace {
+    /// Puts the parts together; nothing runs yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Workspace {
+            listeners: Listeners::new(parts.world.settings.network),
+            world: Mutex::new(parts.world),
+            store: parts.store,
+            keys: parts.keys,
+            postgres: parts.postgres,
+            authority: parts.authority,
+            faults: parts.faults,
+            apps: parts.apps,
+            files: parts.files,
+            data: parts.data,
+            host: parts.host,
+            postgres_version: parts.postgres_version,
+            stop: watch::Sender::new(false),
+            jobs: Semaphore::new(JOBS as usize),
+            catalogs: Mutex::default(),
+        }
+    }
+
+    /// Returns the time as records keep it.
+    pub(crate) fn now() -> Timestamp {
+        whole_millis(Timestamp::now())
+    }
+
+    /// Reads the state.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&World) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes the state and waits until the change is on disk.
+    pub(crate) async fn change<T>(
+        &self,
+        change: impl FnOnce(&mut World) -> Answer<T>,
+    ) -> Answer<T> {
+        let (result, written) = {
+            let mut world = self.lock();
+            let result = change(&mut world);
+            let changes = world.take_changes();
+            // Queued under the lock: the order of writing is the order of change.
+            let written = (!changes.is_empty()).then(|| self.store.queue(changes));
+            (result, written)
+        };
+        if let Some(written) = written {
+            match written.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(Fault::internal(error)),
+                Err(_) => return Err(Fault::internal("the state can no longer be written")),
+            }
+        }
+        result
+    }
+
+    /// Changes the state in a way that cannot fail; a change that could not be written is logged.
+    pub(crate) async fn note(&self, change: impl FnOnce(&mut World)) {
+        let noted = self.change(|world| {
+            change(world);
+            Ok(())
+        });
+        if let Err(fault) = noted.await {
+            tracing::error!("the state could not be written: {}", fault.failure.message);
+        }
+    }
+
+    /// Waits until every change so far is on disk.
+    pub(crate) async fn flush(&self) {
+        // A writer that is gone has nothing left to write.
+        let _ = self.store.queue(Vec::new()).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        // A panic in a request leaves the world as that request found it or as it left it: both are valid.
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a change that takes time and answers with its operation, finished if it was quick.
+    ///
+    /// A caller that goes away stops nothing.
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut World) -> Answer<Started> + Send + 'static,
+    ) -> Answer<Operation> {
+        let workspace = Arc::clone(self);
+        // Asked here: what is spawned below is no longer part of the request.
+        let extra = faults::extra_time();
+        self.detached(async move {
+            let started = workspace.change(change).await?;
+            let extra = extra.map(|extra| workspace.faults.hold(&started.operation, extra));
+            let doer = Arc::clone(&workspace);
+            let work = tokio::spawn(async move {
+                if let Some(extra) = extra {
+                    tokio::time::sleep(extra).await;
+                }
+                doer.carry_out(started.work).await;
+            });
+            // The work goes on when the wait ends first.
+            let _ = tokio::time::timeout(PATIENCE, work).await;
+            workspace.operation(&started.operation, None)
+        })
+        .await
+    }
+
+    /// Returns the operation `id`; `resource` is what the request's path names.
+    pub(crate) fn operation(&self, id: &str, resource: Option<&str>) -> Answer<Operation> {
+        self.read(|world| world.operation(id, resource)).map(|found| self.faults.veil(found))
+    }
+
+    /// Runs `task` to its end even when the caller goes away.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Answer<T>> + Send + 'static,
+    ) -> Answer<T> {
+        match tokio::spawn(task).await {
+            Ok(result) => result,
+            Err(error) => Err(Fault::internal(error)),
+        }
+    }
+
+    /// Waits for the turn to read or change the roles and databases of a branch, and to note what came of it.
+    pub(crate) async fn catalog_turn(&self, uid: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let turn = turns.get(uid).and_then(Weak::upgrade).unwrap_or_default();
+            turns.insert(uid.to_owned(), Arc::downgrade(&turn));
+            turn
+        };
+        turn.lock_owned().await
+    }
+
+    /// Returns whether the server is on its way down.
+    pub(crate) fn stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Refuses new work on clusters and waits, for a while, for what is under way.
+    pub(crate) async fn finish_jobs(&self) {
+        let all = self.jobs.acquire_many(JOBS);
+        let _ = tokio::time::timeout(Duration::from_secs(10), all).await;
+        self.jobs.close();
+    }
+}

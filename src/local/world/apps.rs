@@ -1,0 +1,623 @@
+//! Apps and their deployments.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Caller, PageRequest, World};
+use crate::local::fault::{Answer, Fault};
+use crate::local::ids;
+use crate::local::store::Shelf;
+use crate::secret::Secret;
+use crate::wire::apps::{
+    App, AppResource, AppState, AppStatus, ComputeState, ComputeStatus, Deployment,
+    DeploymentState, DeploymentStatus, PostgresResource, check_app_name,
+};
+use crate::wire::names::{BranchName, DEFAULT_DATABASE, DEFAULT_DATABASE_ID, EndpointName};
+
+/// Deployments that are remembered of one app.
+const REMEMBERED: usize = 50;
+/// Fields of an app that are kept and given back without meaning here.
+const PASSED_ON: [&str; 11] = [
+    "budget_policy_id",
+    "compute_max_instances",
+    "compute_min_instances",
+    "compute_size",
+    "forward_user_access_token",
+    "git_repository",
+    "git_source",
+    "source_code_path",
+    "space",
+    "telemetry_export_destinations",
+    "usage_policy_id",
+];
+
+/// An app as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AppRecord {
+    /// Name, unique in the workspace.
+    pub(crate) name: String,
+    /// Unique id.
+    pub(crate) id: String,
+    /// Sentence for people.
+    pub(crate) description: Option<String>,
+    /// Login name of who created it.
+    pub(crate) creator: String,
+    /// When it was created.
+    pub(crate) create_time: Timestamp,
+    /// When it last changed.
+    pub(crate) update_time: Timestamp,
+    /// What it may reach.
+    pub(crate) resources: Vec<AppResource>,
+    /// Scopes of the user's token that the gateway forwards.
+    pub(crate) user_api_scopes: Vec<String>,
+    /// Fields that are kept and given back without meaning here.
+    pub(crate) other: Map<String, Value>,
+    /// Application id of its own identity.
+    pub(crate) client_id: String,
+    /// Port of its gateway; kept, so that its address stays valid over a restart.
+    pub(crate) port: Option<u16>,
+    /// Whether it is wanted to run.
+    pub(crate) compute: ComputeState,
+    /// State of its process.
+    pub(crate) state: AppState,
+    /// Sentence about that state.
+    pub(crate) message: String,
+    /// The deployment that runs, or would run if the app were started.
+    pub(crate) active: Option<String>,
+    /// The deployment that is on its way.
+    pub(crate) pending: Option<String>,
+}
+
+/// A deployment as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct DeploymentRecord {
+    pub(super) app: String,
+    pub(super) deployment: Deployment,
+}
+
+/// Everything needed to start the process of an app.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    /// The app.
+    pub(crate) app: AppRecord,
+    /// The deployment to run.
+    pub(crate) deployment: Deployment,
+    /// Secret of the app's own identity.
+    pub(crate) client_secret: Secret<String>,
+}
+
+/// A database an app's process connects to.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    /// Name of the resource within the app.
+    pub(crate) resource: String,
+    /// Endpoint to connect to.
+    pub(crate) endpoint: EndpointName,
+    /// Unique id of the branch.
+    pub(crate) branch_uid: String,
+    /// Host of the endpoint.
+    pub(crate) host: String,
+    /// Port of the endpoint.
+    pub(crate) port: u16,
+    /// Name of the database in Postgres.
+    pub(crate) database: String,
+}
+
+impl World {
+    /// Creates an app with its own identity; its compute runs unless `no_compute` is set.
+    pub(crate) fn create_app(
+        &mut self,
+        body: &Value,
+        no_compute: bool,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let wanted: App = super::parse(body)?;
+        check_app_name(&wanted.name).map_err(Fault::invalid)?;
+        let name = wanted.name.as_str();
+        if self.apps.contains_key(name) {
+            let text = format!("An app with the same name already exists: {name}");
+            return Err(Fault::new(409, "RESOURCE_ALREADY_EXISTS", text));
+        }
+        self.check_resources(&wanted.resources)?;
+        let identity = self.add_service_principal(&format!("app-{name}"), Some(name), false);
+        let app = AppRecord {
+            name: wanted.name.clone(),
+            id: ids::uuid(),
+            description: wanted.description,
+            creator: caller.user_name.clone(),
+            create_time: now,
+            update_time: now,
+            resources: wanted.resources,
+            user_api_scopes: wanted.user_api_scopes,
+            other: passed_on(body),
+            client_id: identity.user_name,
+            port: None,
+            compute: if no_compute { ComputeState::Stopped } else { ComputeState::Active },
+            state: AppState::Unavailable,
+            message: String::new(),
+            active: None,
+            pending: None,
+        };
+        self.touch(Shelf::Apps, &app.name);
+        self.apps.insert(app.name.clone(), app);
+        Ok(())
+    }
+
+    /// Refuses resources that point at nothing.
+    fn check_resources(&self, resources: &[AppResource]) -> Answer<()> {
+        for resource in resources {
+            if let Some(postgres) = &resource.postgres {
+                self.branch(&postgres.branch.project, &postgres.branch.branch)?;
+                database_name(postgres)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns an app as it is kept.
+    pub(crate) fn app(&self, name: &str) -> Answer<&AppRecord> {
+        self.apps.get(name).ok_or_else(|| {
+            Fault::new(
+                404,
+                "RESOURCE_DOES_NOT_EXIST",
+                format!("Resource apps.App not found: {name}"),
+            )
+        })
+    }
+
+    /// Returns an app as it goes over the wire.
+    pub(crate) fn get_app(&self, name: &str) -> Answer<Value> {
+        Ok(self.wire_app(self.app(name)?))
+    }
+
+    /// Returns a page of apps and the token of the next one.
+    pub(crate) fn list_apps(&self, request: &PageRequest) -> Answer<(Vec<Value>, Option<String>)> {
+        let (page, next) = request.cut(self.apps.values(), |app| app.name.clone())?;
+        Ok((page.into_iter().map(|app| self.wire_app(app)).collect(), next))
+    }
+
+    /// Returns every app as it is kept.
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &AppRecord> {
+        self.apps.values()
+    }
+
+    /// Changes an app: the fields of `mask`, or all that the body holds.
+    pub(crate) fn update_app(
+        &mut self,
+        name: &str,
+        body: &Value,
+        mask: Option<&str>,
+        now: Timestamp,
+    ) -> Answer<()> {
+        self.app(name)?;
+        let mut body = body.clone();
+        body["name"] = Value::from(name);
+        let wanted: App = super::parse(&body)?;
+        let masked: Option<Vec<&str>> =
+            mask.filter(|mask| *mask != "*").map(|mask| mask.split(',').map(str::trim).collect());
+        let chosen = |field: &str| match &masked {
+            Some(fields) => fields.contains(&field),
+            None => body.get(field).is_some(),
+        };
+        if chosen("resources") {
+            self.check_resources(&wanted.resources)?;
+        }
+        let mut other = self.app(name)?.other.clone();
+        for field in PASSED_ON.into_iter().filter(|field| chosen(field)) {
+            match body.get(field) {
+                Some(value) if !value.is_null() => other.insert(field.to_owned(), value.clone()),
+                _ => other.shift_remove(field),
+            };
+        }
+        let (description, resources, scopes) =
+            (chosen("description"), chosen("resources"), chosen("user_api_scopes"));
+        self.with_app(name, |app| {
+            if description {
+                app.description = wanted.description;
+            }
+            if resources {
+                app.resources = wanted.resources;
+            }
+            if scopes {
+                app.user_api_scopes = wanted.user_api_scopes;
+            }
+            app.other = other;
+            app.update_time = now;
+        });
+        Ok(())
+    }
+
+    /// Marks an app as being deleted.
+    pub(crate) fn delete_app(&mut self, name: &str, now: Timestamp) -> Answer<()> {
+        let app = self.app(name)?;
+        if app.compute == ComputeState::Deleting {
+            return Err(Fault::bad_request(format!(
+                "Cannot delete app {name} as it is not terminal with state DELETING, and was updated less than 20 minutes ago. Please try again later."
+            )));
+        }
+        self.cancel_pending(name, now);
+        self.with_app(name, |app| {
+            app.compute = ComputeState::Deleting;
+            app.state = AppState::Unavailable;
+            app.update_time = now;
+        });
+        Ok(())
+    }
+
+    /// Removes an app that was being deleted, with its identity and deployments.
+    pub(crate) fn remove_app(&mut self, name: &str) {
+        let Some(app) = self.apps.remove(name) else { return };
+        self.touch(Shelf::Apps, name);
+        for deployment in self.deployments.remove(name).unwrap_or_default() {
+            self.touch(Shelf::Deployments, deployment_uid(name, &id_of(&deployment)));
+        }
+        self.remove_identity(&app.client_id);
+        self.revoke(&format!("apps/{name}"));
+    }
+
+    /// Turns the compute of an app on.
+    pub(crate) fn start_app(&mut self, name: &str, now: Timestamp) -> Answer<()> {
+        if self.app(name)?.compute == ComputeState::Deleting {
+            return Err(Fault::bad_request(format!("App {name} is being deleted")));
+        }
+        self.with_app(name, |app| {
+            if app.compute != ComputeState::Active {
+                app.compute = ComputeState::Active;
+                app.update_time = now;
+                if app.active.is_some() {
+                    app.state = AppState::Deploying;
+                    app.message = "App is starting".to_owned();
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Turns the compute of an app off; a deployment on its way is cancelled.
+    pub(crate) fn stop_app(&mut self, name: &str, now: Timestamp) -> Answer<()> {
+        if self.app(name)?.compute == ComputeState::Deleting {
+            return Err(Fault::bad_request(format!("App {name} is being deleted")));
+        }
+        self.cancel_pending(name, now);
+        self.with_app(name, |app| {
+            if app.compute == ComputeState::Stopped {
+                return;
+            }
+            app.compute = ComputeState::Stopping;
+            app.state = AppState::Unavailable;
+            app.update_time = now;
+        });
+        Ok(())
+    }
+
+    /// Begins a deployment of the source at `source_code_path`, or of the last source.
+    pub(crate) fn begin_deployment(
+        &mut self,
+        name: &str,
+        body: &Value,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Answer<Deployment> {
+        let wanted: Deployment = super::parse(body)?;
+        let app = self.app(name)?;
+        if app.pending.is_some() {
+            return Err(Fault::new(
+                409,
+                "RESOURCE_CONFLICT",
+                format!("Cannot deploy app {name} as there is an active deployment in progress."),
+            ));
+        }
+        if app.compute != ComputeState::Active {
+            return Err(Fault::bad_request(format!(
+                "Cannot deploy app {name} as its compute is not active; start the app first."
+            )));
+        }
+        let last = app.active.as_deref().and_then(|id| self.deployment(name, id).ok());
+        let source_code_path = wanted
+            .source_code_path
+            .filter(|path| !path.is_empty())
+            .or_else(|| last.and_then(|last| last.source_code_path.clone()))
+            .ok_or_else(|| Fault::required("source_code_path"))?;
+        let deployment = Deployment {
+            deployment_id: Some(ids::hex(16)),
+            mode: Some(wanted.mode.unwrap_or_else(|| "SNAPSHOT".to_owned())),
+            source_code_path: Some(source_code_path),
+            command: wanted.command,
+            env_vars: wanted.env_vars,
+            status: Some(DeploymentStatus {
+                state: DeploymentState::InProgress,
+                message: "Preparing source code".to_owned(),
+            }),
+            creator: Some(caller.user_name.clone()),
+            create_time: Some(now),
+            update_time: Some(now),
+        };
+        let id = id_of(&deployment);
+        self.with_app(name, |app| {
+            app.pending = Some(id.clone());
+            if app.state != AppState::Running {
+                app.state = AppState::Deploying;
+                app.message = "App is being deployed".to_owned();
+            }
+        });
+        self.deployments.entry(name.to_owned()).or_default().push(deployment.clone());
+        self.touch(Shelf::Deployments, deployment_uid(name, &id));
+        self.forget_deployments(name);
+        Ok(deployment)
+    }
+
+    /// Says how far a deployment is.
+    pub(crate) fn describe_deployment(
+        &mut self,
+        name: &str,
+        id: &str,
+        message: &str,
+        now: Timestamp,
+    ) {
+        self.set_deployment(name, id, DeploymentState::InProgress, message, now);
+    }
+
+    /// Ends the deployment that is on its way; it may have been cancelled meanwhile.
+    pub(crate) fn finish_deployment(
+        &mut self,
+        name: &str,
+        id: &str,
+        result: Result<(), String>,
+        now: Timestamp,
+    ) {
+        if self.apps.get(name).is_none_or(|app| app.pending.as_deref() != Some(id)) {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                let text = "App started successfully";
+                self.set_deployment(name, id, DeploymentState::Succeeded, text, now);
+                self.with_app(name, |app| {
+                    app.active = Some(id.to_owned());
+                    app.pending = None;
+                    app.update_time = now;
+                });
+            }
+            Err(message) => {
+                self.set_deployment(name, id, DeploymentState::Failed, &message, now);
+                self.with_app(name, |app| app.pending = None);
+            }
+        }
+    }
+
+    fn cancel_pending(&mut self, name: &str, now: Timestamp) {
+        let pending = self.apps.get(name).and_then(|app| app.pending.clone());
+        let Some(id) = pending else { return };
+        self.set_deployment(name, &id, DeploymentState::Cancelled, "Deployment was cancelled", now);
+        self.with_app(name, |app| app.pending = None);
+    }
+
+    /// Ends what a killed server left on its way.
+    pub(super) fn fail_pending_deployments(&mut self, now: Timestamp) {
+        let pending: Vec<(String, String)> = self
+            .apps
+            .values()
+            .filter_map(|app| Some((app.name.clone(), app.pending.clone()?)))
+            .collect();
+        for (name, id) in pending {
+            let text = "the workspace was stopped while this deployment was on its way";
+            self.finish_deployment(&name, &id, Err(text.to_owned()), now);
+        }
+    }
+
+    fn set_deployment(
+        &mut self,
+        name: &str,
+        id: &str,
+        state: DeploymentState,
+        message: &str,
+        now: Timestamp,
+    ) {
+        let deployments = self.deployments.get_mut(name);
+        let found = deployments.and_then(|all| all.iter_mut().find(|one| id_of(one) == id));
+        if let Some(deployment) = found {
+            deployment.status = Some(DeploymentStatus { state, message: message.to_owned() });
+            deployment.update_time = Some(now);
+            self.touch(Shelf::Deployments, deployment_uid(name, id));
+        }
+    }
+
+    fn forget_deployments(&mut self, name: &str) {
+        let Some(app) = self.apps.get(name) else { return };
+        let kept = [app.active.clone(), app.pending.clone()];
+        let Some(all) = self.deployments.get_mut(name) else { return };
+        let mut forgotten = Vec::new();
+        while all.len() > REMEMBERED {
+            let Some(oldest) =
+                all.iter().position(|one| !kept.contains(&one.deployment_id.clone()))
+            else {
+                break;
+            };
+            forgotten.push(id_of(&all.remove(oldest)));
+        }
+        for id in forgotten {
+            self.touch(Shelf::Deployments, deployment_uid(name, &id));
+        }
+    }
+
+    /// Returns a deployment as it is kept, values of its environment included.
+    pub(crate) fn deployment(&self, name: &str, id: &str) -> Answer<&Deployment> {
+        self.app(name)?;
+        let all = self.deployments.get(name).map_or(&[][..], Vec::as_slice);
+        all.iter().find(|deployment| id_of(deployment) == id).ok_or_else(|| {
+            let text = format!("Resource apps.AppDeployment not found: {id}");
+            Fault::new(404, "RESOURCE_DOES_NOT_EXIST", text)
+        })
+    }
+
+    /// Returns a page of the deployments of an app, newest first.
+    pub(crate) fn list_deployments(
+        &self,
+        name: &str,
+        request: &PageRequest,
+    ) -> Answer<(Vec<Deployment>, Option<String>)> {
+        self.app(name)?;
+        let all = self.deployments.get(name).map_or(&[][..], Vec::as_slice);
+        let last = all.len();
+        let numbered = all.iter().rev().enumerate();
+        let (page, next) =
+            request.cut(numbered, |(position, _)| format!("{position:06}/{last}"))?;
+        Ok((page.into_iter().map(|(_, deployment)| public(deployment)).collect(), next))
+    }
+
+    pub(super) fn deployment_record(&self, uid: &str) -> Option<DeploymentRecord> {
+        let (app, id) = uid.rsplit_once('.')?;
+        let deployment = self.deployments.get(app)?.iter().find(|one| id_of(one) == id)?;
+        Some(DeploymentRecord { app: app.to_owned(), deployment: deployment.clone() })
+    }
+
+    /// Returns what is needed to run a deployment of an app.
+    pub(crate) fn launch(&self, name: &str, id: &str) -> Answer<Launch> {
+        let app = self.app(name)?.clone();
+        let deployment = self.deployment(name, id)?.clone();
+        let identity = self
+            .identity(&app.client_id)
+            .ok_or_else(|| Fault::internal(format!("app {name} has lost its identity")))?;
+        Ok(Launch { client_secret: identity.secret.clone(), app, deployment })
+    }
+
+    /// Returns the databases an app is attached to, in the order of its resources.
+    pub(crate) fn attachments(&self, name: &str) -> Answer<Vec<Attachment>> {
+        let mut attachments = Vec::new();
+        for resource in &self.app(name)?.resources {
+            let Some(postgres) = &resource.postgres else { continue };
+            let branch = self.branch(&postgres.branch.project, &postgres.branch.branch)?;
+            let endpoint = branch.endpoints.first().ok_or_else(|| Fault::missing("endpoint"))?;
+            let Some(address) = endpoint.address else { return Err(Fault::busy(branch.name())) };
+            attachments.push(Attachment {
+                resource: resource.name.clone(),
+                endpoint: branch.name().endpoint(&endpoint.id),
+                branch_uid: branch.uid.clone(),
+                host: address.ip.to_string(),
+                port: address.port,
+                database: database_name(postgres)?.to_owned(),
+            });
+        }
+        Ok(attachments)
+    }
+
+    /// Changes an app in place.
+    pub(crate) fn with_app(&mut self, name: &str, change: impl FnOnce(&mut AppRecord)) {
+        if let Some(app) = self.apps.get_mut(name) {
+            change(app);
+            self.touch(Shelf::Apps, name);
+        }
+    }
+
+    fn wire_app(&self, app: &AppRecord) -> Value {
+        let identity = self.identity(&app.client_id);
+        let running = app.compute == ComputeState::Active;
+        let active =
+            app.active.as_deref().and_then(|id| self.deployment(&app.name, id).ok()).map(public);
+        let pending =
+            app.pending.as_deref().and_then(|id| self.deployment(&app.name, id).ok()).map(public);
+        let wire = App {
+            name: app.name.clone(),
+            description: app.description.clone(),
+            id: Some(app.id.clone()),
+            url: app.port.map(|port| format!("http://127.0.0.1:{port}")),
+            creator: Some(app.creator.clone()),
+            create_time: Some(app.create_time),
+            update_time: Some(app.update_time),
+            compute_status: Some(ComputeStatus {
+                state: app.compute,
+                message: compute_message(app.compute).to_owned(),
+            }),
+            app_status: Some(app.status()),
+            default_source_code_path: active
+                .as_ref()
+                .and_then(|deployment| deployment.source_code_path.clone()),
+            active_deployment: active.filter(|_| running),
+            pending_deployment: pending,
+            resources: app.resources.clone(),
+            user_api_scopes: app.user_api_scopes.clone(),
+            service_principal_client_id: Some(app.client_id.clone()),
+            service_principal_id: identity.map(|identity| identity.id),
+            service_principal_name: identity.map(|identity| identity.display_name.clone()),
+        };
+        let mut value = super::operations::response(&wire);
+        if let Value::Object(fields) = &mut value {
+            let size = Value::from("MEDIUM");
+            fields.insert("compute_size".to_owned(), size);
+            fields.extend(app.other.clone());
+        }
+        value
+    }
+}
+
+impl AppRecord {
+    fn status(&self) -> AppStatus {
+        let message = match (self.compute, self.active.is_some() || self.pending.is_some()) {
+            (ComputeState::Active, true) => self.message.clone(),
+            (ComputeState::Active, false) => {
+                "App has not been deployed yet. Deploy source code to run it.".to_owned()
+            }
+            _ => "App status is unavailable.".to_owned(),
+        };
+        AppStatus { state: self.state, message }
+    }
+
+    /// Returns the branches its resources name.
+    pub(crate) fn branches(&self) -> impl Iterator<Item = &BranchName> {
+        self.resources
+            .iter()
+            .filter_map(|resource| resource.postgres.as_ref())
+            .map(|postgres| &postgres.branch)
+    }
+}
+
+/// Returns a deployment as it is shown: the values of its environment are never read back.
+pub(crate) fn public(deployment: &Deployment) -> Deployment {
+    let mut shown = deployment.clone();
+    for variable in &mut shown.env_vars {
+        variable.value = None;
+    }
+    shown
+}
+
+/// Returns the id of a deployment of ours.
+pub(crate) fn id_of(deployment: &Deployment) -> String {
+    deployment.deployment_id.clone().unwrap_or_default()
+}
+
+/// Returns the name of a deployment's file; names of apps hold no dot.
+pub(super) fn deployment_uid(app: &str, id: &str) -> String {
+    format!("{app}.{id}")
+}
+
+fn compute_message(state: ComputeState) -> &'static str {
+    match state {
+        ComputeState::Active => "App compute is active.",
+        ComputeState::Deleting => "App compute is being deleted.",
+        ComputeState::Stopping => "App compute is stopping.",
+        _ => "App compute is stopped.",
+    }
+}
+
+fn passed_on(body: &Value) -> Map<String, Value> {
+    PASSED_ON
+        .into_iter()
+        .filter_map(|field| Some((field.to_owned(), body.get(field)?.clone())))
+        .filter(|(_, value)| !value.is_null())
+        .collect()
+}
+
+/// Returns the name in Postgres of the database a resource names.
+fn database_name(resource: &PostgresResource) -> Answer<&'static str> {
+    let expected = format!("{}/databases/{DEFAULT_DATABASE_ID}", resource.branch);
+    if resource.database != expected {
+        return Err(Fault::new(
+            404,
+            "NOT_FOUND",
+            format!("database id not found: {} [TraceId: {}]", resource.database, ids::hex(16)),
+        ));
+    }
+    Ok(DEFAULT_DATABASE)
+}

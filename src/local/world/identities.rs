@@ -1,0 +1,240 @@
+//! Users and service principals, and what they may do.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::World;
+use crate::local::fault::{Answer, Fault};
+use crate::local::ids;
+use crate::local::store::Shelf;
+use crate::secret::Secret;
+
+/// Login name of the service principal that the profile `local` is.
+const ADMIN: &str = "lakeforge-admin";
+/// Login name of the user that the profile `local-user` is.
+const USER: &str = "developer@lakeforge.test";
+
+/// What an identity is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum IdentityKind {
+    /// A person.
+    User,
+    /// A program.
+    ServicePrincipal,
+}
+
+/// An identity as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IdentityRecord {
+    /// Numeric id.
+    pub(crate) id: u64,
+    /// E-mail address, or application id (UUID).
+    pub(crate) user_name: String,
+    /// Name for people.
+    pub(crate) display_name: String,
+    /// What it is.
+    pub(crate) kind: IdentityKind,
+    /// Whether it may do everything.
+    pub(crate) admin: bool,
+    /// Client secret of a service principal, personal access token of a user.
+    pub(crate) secret: Secret<String>,
+    /// The app it belongs to.
+    pub(crate) app: Option<String>,
+}
+
+/// Who makes a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Login name: e-mail address or application id.
+    pub(crate) user_name: String,
+    /// What it is.
+    pub(crate) kind: IdentityKind,
+    /// Whether it may do everything.
+    pub(crate) admin: bool,
+    /// The app it belongs to.
+    pub(crate) app: Option<String>,
+}
+
+impl World {
+    /// Makes the two identities every workspace starts with, unless they are there.
+    pub(crate) fn ensure_identities(&mut self) {
+        if self.admin().is_none() {
+            self.add_service_principal(ADMIN, None, true);
+        }
+        if self.identities.values().all(|identity| identity.user_name != USER) {
+            self.add_identity(IdentityRecord {
+                id: ids::number(),
+                user_name: USER.to_owned(),
+                display_name: "Developer".to_owned(),
+                kind: IdentityKind::User,
+                admin: true,
+                secret: Secret::new(format!("dapi{}", ids::hex(16))),
+                app: None,
+            });
+        }
+    }
+
+    /// Adds a service principal with a fresh client id and secret; returns the client id.
+    pub(super) fn add_service_principal(
+        &mut self,
+        display_name: &str,
+        app: Option<&str>,
+        admin: bool,
+    ) -> IdentityRecord {
+        let identity = IdentityRecord {
+            id: ids::number(),
+            user_name: ids::uuid(),
+            display_name: display_name.to_owned(),
+            kind: IdentityKind::ServicePrincipal,
+            admin,
+            secret: Secret::new(format!("dose{}", ids::hex(16))),
+            app: app.map(str::to_owned),
+        };
+        self.add_identity(identity.clone());
+        identity
+    }
+
+    fn add_identity(&mut self, identity: IdentityRecord) {
+        let uid = identity.id.to_string();
+        self.identities.insert(uid.clone(), identity);
+        self.touch(Shelf::Identities, uid);
+    }
+
+    /// Removes the identity of an app.
+    pub(super) fn remove_identity(&mut self, user_name: &str) {
+        let found = self.identities.values().find(|identity| identity.user_name == user_name);
+        if let Some(uid) = found.map(|identity| identity.id.to_string()) {
+            self.identities.remove(&uid);
+            self.touch(Shelf::Identities, uid);
+        }
+    }
+
+    /// Returns the service principal that the profile `local` is.
+    pub(crate) fn admin(&self) -> Option<&IdentityRecord> {
+        self.identities
+            .values()
+            .find(|identity| identity.admin && identity.kind == IdentityKind::ServicePrincipal)
+    }
+
+    /// Returns the user that the profile `local-user` is.
+    pub(crate) fn user(&self) -> Option<&IdentityRecord> {
+        self.identities.values().find(|identity| identity.user_name == USER)
+    }
+
+    /// Returns an identity by login name.
+    pub(crate) fn identity(&self, user_name: &str) -> Option<&IdentityRecord> {
+        self.identities.values().find(|identity| identity.user_name == user_name)
+    }
+
+    /// Returns the service principal `client_id` when `secret` is its secret.
+    pub(crate) fn service_principal(
+        &self,
+        client_id: &str,
+        secret: &Secret<String>,
+    ) -> Option<&IdentityRecord> {
+        self.identity(client_id)
+            .filter(|identity| identity.kind == IdentityKind::ServicePrincipal)
+            .filter(|identity| same(&identity.secret, secret))
+    }
+
+    /// Returns the user whose personal access token `token` is.
+    pub(crate) fn token_holder(&self, token: &Secret<String>) -> Option<&IdentityRecord> {
+        self.identities
+            .values()
+            .filter(|identity| identity.kind == IdentityKind::User)
+            .find(|identity| same(&identity.secret, token))
+    }
+
+    /// Refuses callers who may not mint credentials for the project or read through it.
+    pub(crate) fn require_use(&self, caller: &Caller, project: &str) -> Answer<()> {
+        let object = format!("database-projects/{project}");
+        let attached = || {
+            let app = caller.app.as_ref().and_then(|app| self.apps.get(app));
+            app.is_some_and(|app| app.branches().any(|branch| branch.project == project))
+        };
+        if self.may_manage(caller, project)
+            || self.permitted(caller, &object, &["CAN_USE"])
+            || attached()
+        {
+            return Ok(());
+        }
+        Err(Fault::denied(format!(
+            "User does not have 'Can Use' permission on database project {project}."
+        )))
+    }
+
+    /// Refuses callers who may not change the project.
+    pub(crate) fn require_manage(&self, caller: &Caller, project: &str) -> Answer<()> {
+        if self.may_manage(caller, project) {
+            return Ok(());
+        }
+        Err(Fault::denied(format!(
+            "User does not have 'Can Manage' permission on database project {project}."
+        )))
+    }
+
+    fn may_manage(&self, caller: &Caller, project: &str) -> bool {
+        let object = format!("database-projects/{project}");
+        caller.admin
+            || self.project(project).is_ok_and(|project| project.owner == caller.user_name)
+            || self.permitted(caller, &object, &["CAN_MANAGE"])
+    }
+
+    /// Refuses callers who may not create projects or apps, or manage the workspace.
+    pub(crate) fn require_admin(&self, caller: &Caller) -> Answer<()> {
+        if caller.admin {
+            return Ok(());
+        }
+        Err(Fault::denied("Only workspace admins may do this."))
+    }
+
+    /// Refuses callers who may not change the app.
+    pub(crate) fn require_manage_app(&self, caller: &Caller, app: &str) -> Answer<()> {
+        if caller.admin || self.permitted(caller, &format!("apps/{app}"), &["CAN_MANAGE"]) {
+            return Ok(());
+        }
+        Err(Fault::denied(format!("User does not have 'Can Manage' permission on app {app}.")))
+    }
+}
+
+/// Compares two secrets without telling by its time how far they agree.
+fn same(one: &Secret<String>, other: &Secret<String>) -> bool {
+    Sha256::digest(one.expose()) == Sha256::digest(other.expose())
+}
+
+impl IdentityRecord {
+    /// Returns who makes a request with this identity.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller {
+            user_name: self.user_name.clone(),
+            kind: self.kind,
+            admin: self.admin,
+            app: self.app.clone(),
+        }
+    }
+
+    /// Returns the SCIM form: what `GET /api/2.0/preview/scim/v2/Me` answers.
+    pub(crate) fn scim(&self) -> Value {
+        let emails = match self.kind {
+            IdentityKind::User => {
+                json!([{ "type": "work", "value": self.user_name, "primary": true }])
+            }
+            IdentityKind::ServicePrincipal => json!([]),
+        };
+        let groups = match self.admin {
+            true => json!([{ "display": "admins", "type": "direct", "value": "1" }]),
+            false => json!([]),
+        };
+        json!({
+            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
+            "id": self.id.to_string(),
+            "userName": self.user_name,
+            "displayName": self.display_name,
+            "active": true,
+            "emails": emails,
+            "groups": groups,
+        })
+    }
+}

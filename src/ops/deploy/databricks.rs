@@ -1,0 +1,313 @@
+//! The Databricks CLI as a child process: validate, plan, deploy, run.
+//!
+//! Source of its contract: Databricks CLI 1.13.0, read 2026-08.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::{Action, Change};
+use crate::api::Poll;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::ui::Steps;
+
+/// First release that knows Lakebase projects, branches and endpoints.
+const OLDEST: (u32, u32) = (0, 287);
+
+/// How to call the Databricks CLI for one bundle and target.
+#[derive(Debug, Clone)]
+pub(crate) struct Databricks {
+    program: PathBuf,
+    /// Its version, as it says.
+    pub(crate) version: String,
+    call: Call,
+}
+
+/// What every call of the Databricks CLI is given.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Call {
+    /// Folder of the bundle.
+    pub(crate) root: PathBuf,
+    /// Target of the bundle.
+    pub(crate) target: String,
+    /// Profile, when one was named.
+    pub(crate) profile: Option<String>,
+    /// Variables of the bundle; passed in the environment, because a flag splits at commas.
+    pub(crate) variables: BTreeMap<String, String>,
+    /// Further environment, such as the embedded workspace's configuration file.
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+impl Databricks {
+    /// Starts `program` to learn its version.
+    ///
+    /// Fails with `Usage` when it does not start or is too old for Lakebase.
+    pub(crate) async fn open(program: PathBuf, call: Call) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Version {
+            version: String,
+        }
+        let doing = || format!("could not use the Databricks CLI `{}`", program.display());
+        let output = Command::new(&program)
+            .args(["version", "-o", "json"])
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(Error::from)
+            .doing(doing)?;
+        let version: Version = serde_json::from_slice(&output.stdout).map_err(|_| {
+            Error::new(Kind::Usage, doing())
+                .why("it does not tell its version; is it the old `databricks-cli` of Python?")
+                .hint("install the Databricks CLI 1.11 or later")
+        })?;
+        if numbers(&version.version).is_some_and(|have| have < OLDEST) {
+            return Err(Error::new(Kind::Usage, doing())
+                .why(format!("version {} does not know Lakebase", version.version))
+                .hint("install the Databricks CLI 1.11 or later"));
+        }
+        Ok(Databricks { program, version: version.version, call })
+    }
+
+    /// Returns the program and its version, as people read it.
+    pub(crate) fn name(&self) -> String {
+        format!("Databricks CLI {} ({})", self.version, self.program.display())
+    }
+
+    /// Validates the bundle.
+    pub(super) async fn validate(&self) -> Result<()> {
+        self.run(&["bundle", "validate"])
+            .await
+            .doing(|| "the bundle is not valid".to_owned())
+            .map(drop)
+    }
+
+    /// Plans the deployment. Returns its changes and whether the plan can be handed to `deploy`.
+    pub(super) async fn plan(&self) -> Result<(Vec<Change>, Option<Vec<u8>>)> {
+        let doing = || "could not plan the deployment".to_owned();
+        let output = self.run(&["bundle", "plan", "-o", "json"]).await.doing(doing)?;
+        let plan: Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| Error::new(Kind::Failed, doing()).why(error.to_string()))?;
+        let changes = changes(&plan);
+        let direct = plan.get("plan_version").is_some();
+        Ok((changes, direct.then_some(output.stdout)))
+    }
+
+    /// Deploys what was planned; waits up to `limit` for somebody else's lock.
+    pub(super) async fn deploy(
+        &self,
+        steps: &Steps,
+        plan: Option<&Path>,
+        limit: Duration,
+    ) -> Result<()> {
+        let mut arguments = vec!["bundle", "deploy", "--auto-approve"];
+        let plan = plan.map(|file| file.to_string_lossy().into_owned());
+        if let Some(file) = &plan {
+            arguments.extend(["--plan", file]);
+        }
+        let mut poll = Poll::new(limit);
+        loop {
+            match self.run(&arguments).await {
+                Err(error) if held_lock(&error).is_some() => {
+                    let holder = held_lock(&error).unwrap_or_default();
+                    steps.note(format!("waiting for the deployment lock: {holder}"));
+                    if !poll.pause().await {
+                        return Err(error.code("DEPLOY_LOCK_HELD").hint(
+                            "if nobody deploys any more: databricks bundle deploy --force-lock",
+                        ));
+                    }
+                }
+                done => return done.doing(|| "could not deploy the bundle".to_owned()).map(drop),
+            }
+        }
+    }
+
+    /// Fetches the state once, so that parallel runs find it complete.
+    pub(super) async fn pull_state(&self) -> Result<()> {
+        let done = self.run(&["bundle", "summary", "-o", "json", "--force-pull"]).await;
+        done.doing(|| "could not read what is deployed".to_owned()).map(drop)
+    }
+
+    /// Runs one app; what the CLI says goes to `log`.
+    pub(super) async fn run_app(&self, key: &str, log: &Path) -> Result<()> {
+        let output = self.output(&["bundle", "run", key]).await?;
+        append(log, &output.stderr);
+        check(&output).doing(|| format!("`databricks bundle run {key}` failed"))
+    }
+
+    /// Reads the last `lines` lines of an app's own log.
+    pub(super) async fn app_log(&self, app: &str, lines: usize) -> Result<Vec<String>> {
+        let lines = lines.to_string();
+        let output = self.run(&["apps", "logs", app, "--tail-lines", &lines]).await?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.output(arguments).await?;
+        check(&output)?;
+        Ok(output)
+    }
+
+    async fn output(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .args(["-t", &self.call.target])
+            .current_dir(&self.call.root)
+            .envs(&self.call.environment)
+            .env("DATABRICKS_CLI_UPSTREAM", "lakeforge")
+            .env("DATABRICKS_CLI_UPSTREAM_VERSION", env!("CARGO_PKG_VERSION"))
+            .env_remove("DATABRICKS_OUTPUT_FORMAT")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(profile) = &self.call.profile {
+            command.args(["-p", profile]);
+        }
+        for (name, value) in &self.call.variables {
+            command.env(format!("BUNDLE_VAR_{name}"), value);
+        }
+        tracing::debug!(program = %self.program.display(), ?arguments, "running the Databricks CLI");
+        // It is never killed: a Ctrl-C reaches it as it reaches us, and it gives its lock back.
+        let child = command.spawn()?;
+        Ok(child.wait_with_output().await?)
+    }
+}
+
+/// Fails with what the CLI said when it did not succeed.
+fn check(output: &Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let text = text.trim();
+    let at = text.find("Error: ").map_or(0, |at| at + "Error: ".len());
+    let mut lines = text[at..].lines();
+    let headline = lines.next().unwrap_or("the Databricks CLI failed without a word");
+    let rest: Vec<&str> = lines.map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let mut error = Error::new(kind_of(text), headline);
+    if !rest.is_empty() {
+        error = error.why(rest.join("\n"));
+    }
+    Err(error)
+}
+
+/// Classifies a failure by the texts that the CLI keeps stable.
+fn kind_of(text: &str) -> Kind {
+    let has = |part: &str| text.contains(part);
+    if has("cannot resolve bundle auth configuration")
+        || has("cannot configure default credentials")
+    {
+        Kind::Auth
+    } else if has("PERMISSION_DENIED") || has("possible permission error") {
+        Kind::Denied
+    } else if has("deploy lock acquired by") || has("ALREADY_EXISTS") {
+        Kind::Conflict
+    } else if has("has lifecycle.prevent_destroy set") {
+        Kind::Refused
+    } else if has("no such target") || has("no value assigned to required variable") {
+        Kind::Usage
+    } else {
+        Kind::Failed
+    }
+}
+
+/// Returns who holds the deployment lock, when that is why `error` happened.
+fn held_lock(error: &Error) -> Option<String> {
+    error
+        .to_string()
+        .lines()
+        .find(|line| line.contains("deploy lock acquired by"))
+        .map(str::to_owned)
+}
+
+/// Reads the changes out of `bundle plan -o json`.
+fn changes(plan: &Value) -> Vec<Change> {
+    let entries = plan.get("plan").and_then(Value::as_object).into_iter().flatten();
+    entries
+        .filter_map(|(path, entry)| {
+            let word = entry.get("action").or(Some(entry)).and_then(Value::as_str)?;
+            let action = match word {
+                "create" => Action::Create,
+                "update" | "update_id" | "resize" => Action::Update,
+                "recreate" => Action::Recreate,
+                "delete" if entry.get("gone") == Some(&Value::Bool(true)) => Action::Unchanged,
+                "delete" => Action::Delete,
+                _ => Action::Unchanged,
+            };
+            let resource = path.strip_prefix("resources.").unwrap_or(path).to_owned();
+            let name = entry.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            Some(Change { action, resource, name })
+        })
+        .collect()
+}
+
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim_start_matches('v').split(['.', '-']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn append(log: &Path, bytes: &[u8]) {
+    use std::io::Write;
+    if let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(log) {
+        let _ = file.write_all(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn failed(stderr: &str) -> Error {
+        let status = ExitStatus::from_raw(256);
+        check(&Output { status, stdout: Vec::new(), stderr: stderr.into() }).unwrap_err()
+    }
+
+    #[test]
+    fn what_the_cli_says_becomes_headline_and_reason() {
+        let error = failed(
+            "Uploading bundle files to /Workspace/x...\nError: deploy lock acquired by me@example.test at 2026-01-02. Use --force-lock\n",
+        );
+        assert_eq!(error.kind(), Kind::Conflict);
+        assert!(held_lock(&error).is_some());
+
+        let error = failed(
+            "Error: cannot create resources.apps.x: no (403 PERMISSION_DENIED)\n\nEndpoint: POST\nHTTP Status: 403\n",
+        );
+        assert_eq!(error.kind(), Kind::Denied);
+        assert_eq!(error.reasons(), ["Endpoint: POST\nHTTP Status: 403"]);
+    }
+
+    /// Shapes: `bundle plan -o json` of CLI 1.13.0, direct and Terraform engine, read 2026-08.
+    #[test]
+    fn both_shapes_of_a_plan_are_read() {
+        let direct = json!({"plan_version": 2, "plan": {
+            "resources.apps.a": {"id": "a", "action": "delete"},
+            "resources.postgres_branches.b": {"action": "delete", "gone": true},
+            "resources.postgres_projects.p": {"action": "create"}}});
+        let actions: Vec<Action> = changes(&direct).iter().map(|change| change.action).collect();
+        assert_eq!(actions, [Action::Delete, Action::Unchanged, Action::Create]);
+
+        let terraform =
+            json!({"cli_version": "1.2.1", "plan": {"resources.apps.a": {"action": "recreate"}}});
+        assert_eq!(changes(&terraform)[0].action, Action::Recreate);
+        assert_eq!(changes(&terraform)[0].resource, "apps.a");
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert_eq!(numbers("1.14.0-dev"), Some((1, 14)));
+        assert!(numbers("0.286.9").unwrap() < OLDEST);
+        assert!(numbers("v1.0.0").unwrap() > OLDEST);
+    }
+}

@@ -1,0 +1,262 @@
+//! `deploy`: resources first, then every app at the same time, each until it runs.
+
+mod builtin;
+mod databricks;
+mod run;
+mod upload;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub(crate) use databricks::{Call, Databricks};
+pub(crate) use run::Outcome;
+
+use crate::api::{Client, DeploymentRequest};
+use crate::bundle::{self, Bundle};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::ui::Steps;
+use crate::wire::apps::EnvVar;
+use run::{Orders, Run, Starter};
+
+/// What a deployment is asked to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// Keys or names of the apps to run; all when empty.
+    pub(crate) only: Vec<String>,
+    /// Whether the resources are left as they are.
+    pub(crate) skip_resources: bool,
+    /// Whether apps are stopped first.
+    pub(crate) restart: bool,
+    /// Whether to wait until the apps run.
+    pub(crate) wait: bool,
+    /// Longest wait for one resource, one app, or the lock.
+    pub(crate) limit: Duration,
+}
+
+/// What applies the resources of a bundle.
+#[derive(Debug)]
+pub(crate) enum Engine {
+    /// Our own, for the embedded workspace.
+    BuiltIn,
+    /// The Databricks CLI.
+    Databricks(Box<Databricks>),
+}
+
+/// What happens to one resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    /// It is made.
+    Create,
+    /// It is changed in place.
+    Update,
+    /// It is deleted and made anew, without what it held.
+    Recreate,
+    /// It is deleted.
+    Delete,
+    /// It stays as it is.
+    Unchanged,
+}
+
+/// One change of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Change {
+    /// What happens.
+    pub(crate) action: Action,
+    /// Type and key in the bundle: `postgres_projects.shop`.
+    pub(crate) resource: String,
+    /// Name in the workspace, when it is known.
+    pub(crate) name: String,
+}
+
+/// What a deployment would do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Changes of resources, in order.
+    pub(crate) changes: Vec<Change>,
+    /// Names of the apps that are run.
+    pub(crate) apps: Vec<String>,
+    work: Work,
+    runs: Vec<PlannedRun>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Nothing,
+    BuiltIn(Vec<builtin::Step>),
+    Databricks(Option<Vec<u8>>),
+}
+
+#[derive(Debug, Clone)]
+struct PlannedRun {
+    run: Run,
+    source: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Returns the changes that lose something.
+    pub(crate) fn destructive(&self) -> Vec<&Change> {
+        let loses = |change: &&Change| matches!(change.action, Action::Delete | Action::Recreate);
+        self.changes.iter().filter(loses).collect()
+    }
+
+    /// Returns whether any resource changes.
+    pub(crate) fn changes_resources(&self) -> bool {
+        self.changes.iter().any(|change| change.action != Action::Unchanged)
+    }
+}
+
+/// Works out what a deployment would do; changes nothing.
+///
+/// Fails with `NotFound` for an app that is not in the bundle.
+pub(crate) async fn plan(
+    api: &Client,
+    steps: &Steps,
+    engine: &Engine,
+    bundle: &Bundle,
+    request: &Request,
+) -> Result<Plan> {
+    let selected = bundle.select(&request.only, "--only")?;
+    let me = api.me().await.doing(|| "could not ask who is deploying".to_owned())?;
+    let runs: Vec<PlannedRun> = selected
+        .into_iter()
+        .map(|app| planned_run(bundle, app, &me.user_name))
+        .collect::<Result<_>>()?;
+    let (changes, work) = match engine {
+        _ if request.skip_resources => (Vec::new(), Work::Nothing),
+        Engine::BuiltIn => {
+            let plan = builtin::plan(api, builtin::wanted(bundle, &me.user_name)?).await?;
+            (plan.iter().map(|step| step.change.clone()).collect(), Work::BuiltIn(plan))
+        }
+        Engine::Databricks(cli) => {
+            let step = steps.start("Validating the bundle");
+            cli.validate().await?;
+            step.say("Planning the deployment");
+            let (changes, plan) = cli.plan().await?;
+            (changes, Work::Databricks(plan))
+        }
+    };
+    let apps = runs.iter().map(|planned| planned.run.name.clone()).collect();
+    Ok(Plan { changes, apps, work, runs })
+}
+
+/// Carries out `plan`; `told` hears of each app as it ends.
+///
+/// Fails when a resource cannot be applied. An app that does not come up is in the answer and
+/// stops no other. Interrupted, what is applied stays, and the same call again goes on from there.
+pub(crate) async fn apply(
+    api: &Client,
+    steps: &Steps,
+    engine: &Engine,
+    bundle: &Bundle,
+    plan: Plan,
+    request: &Request,
+    told: &dyn Fn(&Outcome),
+) -> Result<Vec<Outcome>> {
+    let folder = bundle.root.join(".databricks/lakeforge").join(&bundle.target.name);
+    match (&plan.work, engine) {
+        (Work::BuiltIn(planned), _) => {
+            builtin::apply(api, steps, planned, request.limit).await?;
+        }
+        (Work::Databricks(saved), Engine::Databricks(cli)) => {
+            let _step = steps.start("Deploying the bundle");
+            let file = saved.as_ref().map(|plan| save(&folder, plan)).transpose()?;
+            cli.deploy(steps, file.as_ref().map(tempfile::NamedTempFile::path), request.limit)
+                .await?;
+        }
+        _ => {}
+    }
+    let starter = match engine {
+        Engine::BuiltIn => {
+            upload_all(api, steps, &plan.runs).await?;
+            Starter::Api
+        }
+        Engine::Databricks(cli) => {
+            cli.pull_state().await?;
+            Starter::Databricks(cli)
+        }
+    };
+    let orders = Orders {
+        starter,
+        restart: request.restart,
+        wait: request.wait,
+        limit: request.limit,
+        logs: &folder.join("logs"),
+    };
+    let runs: Vec<Run> = plan.runs.into_iter().map(|planned| planned.run).collect();
+    Ok(run::run_all(api, steps, &runs, orders, told).await)
+}
+
+fn planned_run(bundle: &Bundle, app: &bundle::App, user: &str) -> Result<PlannedRun> {
+    let files = expand(&bundle.file_path, user)?;
+    let folder = match &app.source {
+        Some(_) => format!("{files}/{}", relative(bundle, app)),
+        None => String::new(),
+    };
+    let deployment = DeploymentRequest {
+        mode: "SNAPSHOT",
+        source_code_path: folder,
+        command: list(app.config.as_ref(), "command", |value| value.as_str().map(str::to_owned)),
+        env_vars: list(app.config.as_ref(), "env", |value| {
+            serde_json::from_value::<EnvVar>(value.clone()).ok()
+        }),
+    };
+    let run = Run { key: app.key.clone(), name: app.name.clone(), deployment };
+    Ok(PlannedRun { run, source: app.source.clone() })
+}
+
+/// Returns where the source of `app` stands in the uploaded files.
+fn relative(bundle: &Bundle, app: &bundle::App) -> String {
+    let inside = app.source.as_deref().and_then(|source| source.strip_prefix(&bundle.root).ok());
+    match inside {
+        Some(path) if !path.as_os_str().is_empty() => {
+            let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+            parts.join("/")
+        }
+        _ => app.key.clone(),
+    }
+}
+
+/// Replaces who deploys in a workspace path.
+fn expand(path: &str, user: &str) -> Result<String> {
+    let text = serde_json::Value::from(path);
+    let resolved = Bundle::resolve(&text, |reference| match reference {
+        "workspace.current_user.userName" => Some(user.into()),
+        "workspace.current_user.short_name" => Some(user.split('@').next().unwrap_or(user).into()),
+        _ => None,
+    })?;
+    Ok(resolved.as_str().unwrap_or(path).to_owned())
+}
+
+fn list<T>(
+    config: Option<&serde_json::Value>,
+    key: &str,
+    read: impl Fn(&serde_json::Value) -> Option<T>,
+) -> Vec<T> {
+    let values = config.and_then(|config| config.get(key)).and_then(serde_json::Value::as_array);
+    values.into_iter().flatten().filter_map(read).collect()
+}
+
+async fn upload_all(api: &Client, steps: &Steps, runs: &[PlannedRun]) -> Result<()> {
+    let step = steps.start("Uploading the apps' sources");
+    for planned in runs {
+        let name = &planned.run.name;
+        let source = planned.source.as_ref().ok_or_else(|| {
+            Error::new(Kind::Usage, format!("the app `{name}` has no `source_code_path`"))
+                .why("the built-in engine deploys local sources alone")
+        })?;
+        step.say(format!("Uploading `{name}`"));
+        upload::upload(api, source, &planned.run.deployment.source_code_path).await?;
+    }
+    Ok(())
+}
+
+fn save(folder: &std::path::Path, plan: &[u8]) -> Result<tempfile::NamedTempFile> {
+    use std::io::Write;
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().suffix(".json").tempfile_in(folder)?;
+    file.write_all(plan)?;
+    Ok(file)
+}

@@ -1,0 +1,13 @@
+//! What the commands do: one file per command, and what several of them share.
+
+pub(crate) mod branch;
+pub(crate) mod creds;
+pub(crate) mod deploy;
+pub(crate) mod gc;
+pub(crate) mod init;
+pub(crate) mod migrate;
+pub(crate) mod names;
+mod parallel;
+pub(crate) mod scaffold;
+pub(crate) mod smoke;
+mod sql;

@@ -1,0 +1,201 @@
+//! The terminal: the answer on stdout, everything else on stderr.
+
+mod ask;
+mod facts;
+mod steps;
+mod table;
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+pub(crate) use facts::{ColorChoice, Facts};
+pub(crate) use steps::{Interrupt, Step, Steps};
+pub(crate) use table::Table;
+
+use crate::error::{Error, Kind, Result};
+
+/// Shape of the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document, or one object per line for long commands.
+    Json,
+}
+
+/// An answer: `Serialize` is its JSON, `text` is what people read.
+pub(crate) trait Show: Serialize {
+    /// Writes the answer for people, each line ended.
+    fn text(&self, f: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+/// The terminal of one process.
+#[derive(Debug)]
+pub(crate) struct Ui {
+    facts: Facts,
+    output: Output,
+    /// Steps, notices and warnings, on stderr.
+    pub(crate) steps: Steps,
+}
+
+impl Ui {
+    /// Creates the terminal from what was found out about it; `quiet` silences steps, never the answer.
+    pub(crate) fn new(facts: Facts, output: Output, quiet: bool) -> Self {
+        let steps = Steps::new(&facts, output, quiet);
+        console::set_colors_enabled(facts.color_stdout());
+        console::set_colors_enabled_stderr(facts.color_stderr());
+        Ui { facts, output, steps }
+    }
+
+    /// Returns the shape of the answer.
+    pub(crate) fn output(&self) -> Output {
+        self.output
+    }
+
+    /// Returns whether the answer is for people.
+    pub(crate) fn is_text(&self) -> bool {
+        self.output == Output::Text
+    }
+
+    /// Returns whether stdout is a terminal, where a secret must not go unasked.
+    pub(crate) fn stdout_is_terminal(&self) -> bool {
+        self.facts.stdout_terminal
+    }
+
+    /// Writes the answer of a command to stdout.
+    pub(crate) fn show(&self, answer: &impl Show) -> Result<()> {
+        let mut text = String::new();
+        match self.output {
+            Output::Text => answer.text(&mut text).expect("a String takes everything"),
+            Output::Json => {
+                text = serde_json::to_string_pretty(answer).expect("answers are plain data");
+                text.push('\n');
+            }
+        }
+        write_stdout(&text)
+    }
+
+    /// Writes one event of a long command to stdout: a line of JSON, or its text.
+    pub(crate) fn event(&self, event: &impl Show) -> Result<()> {
+        let mut text = String::new();
+        match self.output {
+            Output::Text => event.text(&mut text).expect("a String takes everything"),
+            Output::Json => {
+                text = serde_json::to_string(event).expect("events are plain data");
+                text.push('\n');
+            }
+        }
+        self.steps.suspended(|| write_stdout(&text))
+    }
+
+    /// Asks for consent; `flag` is what to type where nobody can be asked.
+    ///
+    /// Fails with `Declined` when the answer is no or there is no terminal.
+    pub(crate) fn confirm(&self, question: &str, flag: &str) -> Result<()> {
+        if !self.facts.can_ask() {
+            return Err(Error::new(Kind::Declined, format!("needs consent: {question}"))
+                .why("there is no terminal to ask")
+                .hint(format!("add `{flag}`")));
+        }
+        self.steps.suspended(|| ask::confirm(question))
+    }
+
+    /// Asks for a line of text that `check` takes; nothing comes back where nobody can be asked.
+    ///
+    /// Fails with `Interrupted` on Ctrl-C.
+    pub(crate) fn input(
+        &self,
+        question: &str,
+        default: &str,
+        check: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Result<Option<String>> {
+        if !self.facts.can_ask() {
+            return Ok(None);
+        }
+        self.steps.suspended(|| ask::input(question, default, check)).map(Some)
+    }
+
+    /// Asks GitHub Actions to hide `secret` in everything that follows; stdout stays the answer's own.
+    pub(crate) fn mask(&self, secret: &str) {
+        self.steps.suspended(|| write_stderr(&format!("::add-mask::{secret}\n")));
+    }
+
+    /// Writes a failure to stderr, in the shape of the answer.
+    pub(crate) fn fail(&self, error: &Error) {
+        let text = match self.output {
+            Output::Text => render(error),
+            Output::Json => format!("{}\n", error.to_json()),
+        };
+        self.steps.suspended(|| write_stderr(&text));
+    }
+}
+
+/// Writes `text` to stdout; a reader that went away ends the program quietly.
+pub(crate) fn write_stdout(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            Err(Error::new(Kind::Failed, "could not write the answer").why(error.to_string()))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Writes `text` to stderr; nobody can be told when that fails.
+fn write_stderr(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Shows the cursor again, which a question hides; for panics and Ctrl-C.
+pub(crate) fn restore_cursor() {
+    let term = console::Term::stderr();
+    if term.is_term() {
+        let _ = term.show_cursor();
+    }
+}
+
+/// Returns the text form of a failure.
+fn render(error: &Error) -> String {
+    let mut text = String::new();
+    let label = |word: &str| console::style(word.to_owned()).red().bold().for_stderr();
+    let dim = |word: &str| console::style(word.to_owned()).bold().for_stderr();
+    let mut write = || -> fmt::Result {
+        writeln!(text, "{} {}", label("error:"), error.message())?;
+        for reason in error.reasons() {
+            for (index, line) in reason.lines().enumerate() {
+                let head = if index == 0 { dim("why:").to_string() } else { "    ".to_owned() };
+                writeln!(text, "  {head} {line}")?;
+            }
+        }
+        if let Some(hint) = error.hint_text() {
+            writeln!(text, "  {} {hint}", dim("try:"))?;
+        }
+        Ok(())
+    };
+    write().expect("a String takes everything");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reads_as_what_why_and_what_to_type() {
+        console::set_colors_enabled_stderr(false);
+        let error = Error::new(Kind::Auth, "could not list branches of `shop`")
+            .why("the access token has expired (401 UNAUTHENTICATED)\nissued yesterday")
+            .hint("databricks auth login");
+
+        insta::assert_snapshot!(render(&error), @r"
+        error: could not list branches of `shop`
+          why: the access token has expired (401 UNAUTHENTICATED)
+               issued yesterday
+          try: databricks auth login
+        ");
+    }
+}

@@ -1,0 +1,268 @@
+//! Steps on stderr: a live line each on a terminal, plain lines and a heartbeat elsewhere.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+
+use super::{Facts, Output, write_stderr};
+use crate::error::{Error, Kind, Result};
+use crate::time::human;
+
+/// How often a silent wait says that it still goes on where no live line shows it.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Which signal asked the program to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM or SIGHUP.
+    Terminated,
+}
+
+impl From<Interrupt> for Error {
+    fn from(signal: Interrupt) -> Self {
+        match signal {
+            Interrupt::Interrupted => Error::new(Kind::Interrupted, "interrupted"),
+            Interrupt::Terminated => Error::new(Kind::Terminated, "terminated"),
+        }
+    }
+}
+
+/// Where steps, notices and warnings go; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Steps(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    mode: Mode,
+    active: Mutex<BTreeMap<u64, (String, Instant)>>,
+    next: AtomicU64,
+    beating: AtomicBool,
+    signal: watch::Sender<Option<Interrupt>>,
+    winds_down: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Silent,
+    Lines,
+    Live(MultiProgress),
+}
+
+impl Steps {
+    /// Creates the steps for a terminal; `quiet` silences them.
+    pub(super) fn new(facts: &Facts, output: Output, quiet: bool) -> Self {
+        let mode = match (quiet, facts.can_draw() && output == Output::Text) {
+            (true, _) => Mode::Silent,
+            (false, true) => Mode::Live(MultiProgress::new()),
+            (false, false) => Mode::Lines,
+        };
+        Steps(Arc::new(Inner {
+            mode,
+            active: Mutex::default(),
+            next: AtomicU64::new(0),
+            beating: AtomicBool::new(false),
+            signal: watch::Sender::new(None),
+            winds_down: AtomicBool::new(false),
+        }))
+    }
+
+    /// Starts a step that lasts until the answer is dropped or finished.
+    pub(crate) fn start(&self, text: impl Into<String>) -> Step {
+        self.begin(None, text.into())
+    }
+
+    /// Starts one of several parallel steps, named `lane` (an app, a branch).
+    pub(crate) fn lane(&self, lane: impl Into<String>, text: impl Into<String>) -> Step {
+        self.begin(Some(lane.into()), text.into())
+    }
+
+    /// Says something that is not a step.
+    pub(crate) fn note(&self, text: impl AsRef<str>) {
+        self.line(text.as_ref());
+    }
+
+    /// Says something the user should act on; `quiet` does not silence it.
+    pub(crate) fn warn(&self, text: impl AsRef<str>) {
+        let label = console::style("warning:").yellow().bold().for_stderr();
+        self.suspended(|| write_stderr(&format!("{label} {}\n", text.as_ref())));
+    }
+
+    /// Runs `write` while no live line is drawn.
+    pub(crate) fn suspended<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.0.mode {
+            Mode::Live(bars) => bars.suspend(write),
+            Mode::Silent | Mode::Lines => write(),
+        }
+    }
+
+    /// Waits for `work`, unless a signal comes first: then fails with `Interrupted` or `Terminated`.
+    ///
+    /// A command that calls this is trusted to clean up and end by itself.
+    pub(crate) async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        self.0.winds_down.store(true, Ordering::Relaxed);
+        let mut signal = self.0.signal.subscribe();
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            changed = signal.wait_for(Option::is_some) => match changed.ok().and_then(|signal| *signal) {
+                Some(signal) => Err(signal.into()),
+                None => unreachable!("the sender lives as long as these steps"),
+            },
+        }
+    }
+
+    /// Tells everything that waits in [`Steps::unless_interrupted`] to stop.
+    ///
+    /// Returns whether the command cleans up by itself.
+    pub(crate) fn interrupt(&self, signal: Interrupt) -> bool {
+        self.0.signal.send_replace(Some(signal));
+        self.0.winds_down.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self, lane: Option<String>, text: String) -> Step {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let step = Step { steps: self.clone(), id, bar: self.bar(lane.as_deref()), lane };
+        step.say(text);
+        step
+    }
+
+    fn bar(&self, lane: Option<&str>) -> Option<ProgressBar> {
+        let Mode::Live(bars) = &self.0.mode else { return None };
+        let bar = bars.add(ProgressBar::new_spinner());
+        let style = ProgressStyle::with_template("{spinner} {prefix:.bold}{msg} {elapsed:.dim}")
+            .expect("the template is a constant");
+        bar.set_style(style);
+        if let Some(lane) = lane {
+            bar.set_prefix(format!("{lane}: "));
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Some(bar)
+    }
+
+    fn line(&self, text: &str) {
+        if !matches!(self.0.mode, Mode::Silent) {
+            self.suspended(|| write_stderr(&format!("{text}\n")));
+        }
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, (String, Instant)>> {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the thread that speaks up during long waits, once.
+    fn keep_beating(&self) {
+        if self.0.beating.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let inner = Arc::downgrade(&self.0);
+        std::thread::spawn(move || beat(&inner));
+    }
+}
+
+fn beat(inner: &Weak<Inner>) {
+    loop {
+        std::thread::sleep(HEARTBEAT);
+        let Some(inner) = inner.upgrade() else { return };
+        let steps = Steps(inner);
+        let late: Vec<String> = steps
+            .active()
+            .values()
+            .filter(|(_, since)| since.elapsed() >= HEARTBEAT)
+            .map(|(text, since)| format!("… {text} ({})", human(since.elapsed())))
+            .collect();
+        for text in late {
+            steps.line(&text);
+        }
+    }
+}
+
+impl io::Write for Steps {
+    /// Writes log lines between the live lines.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.suspended(|| io::stderr().lock().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
+}
+
+/// Something that is going on; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Step {
+    steps: Steps,
+    id: u64,
+    bar: Option<ProgressBar>,
+    lane: Option<String>,
+}
+
+impl Step {
+    /// Says what is being done now.
+    pub(crate) fn say(&self, text: impl Into<String>) {
+        let text = text.into();
+        match &self.bar {
+            Some(bar) => bar.set_message(text),
+            None => {
+                let text = self.prefixed(&text);
+                let mut active = self.steps.active();
+                let known = active.insert(self.id, (text.clone(), Instant::now()));
+                drop(active);
+                if known.is_none_or(|(before, _)| before != text) {
+                    self.steps.line(&text);
+                }
+                if matches!(self.steps.0.mode, Mode::Lines) {
+                    self.steps.keep_beating();
+                }
+            }
+        }
+    }
+
+    /// Ends the step with a line that stays.
+    pub(crate) fn finish(self, text: impl AsRef<str>) {
+        let text = self.prefixed(text.as_ref());
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.steps.line(&text);
+    }
+
+    fn prefixed(&self, text: &str) -> String {
+        match &self.lane {
+            Some(lane) => format!("{lane}: {text}"),
+            None => text.to_owned(),
+        }
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.steps.active().remove(&self.id);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_ends_a_wait_and_the_command_is_known_to_clean_up() {
+        let steps = Steps::new(&Facts::default(), Output::Text, true);
+        assert!(!steps.interrupt(Interrupt::Interrupted), "nothing waits yet");
+
+        let waiting = steps.unless_interrupted(std::future::pending::<()>());
+        let error = waiting.await.unwrap_err();
+
+        assert_eq!(error.kind(), Kind::Interrupted);
+        assert!(steps.interrupt(Interrupt::Interrupted));
+    }
+}

@@ -1,0 +1,156 @@
+//! How commands bear what goes wrong, on a workspace that lets it go wrong on demand.
+
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::forge::{Forge, PROGRAM, Workspace, open_folder};
+use crate::http::send;
+
+/// Returns the workspace of these tests; each uses a project of its own, and rules for that alone.
+fn workspace() -> &'static Workspace {
+    static OWN: OnceLock<Workspace> = OnceLock::new();
+    OWN.get_or_init(|| Workspace::start(&[]))
+}
+
+/// Sends a request to the route of the faults and returns the rules in force.
+fn faults(workspace: &Workspace, method: &str, body: &Value) -> Vec<Value> {
+    let profiles = std::fs::read_to_string(workspace.data().join("databrickscfg")).unwrap();
+    let of = |key: &str| {
+        let line = profiles.lines().find(|line| line.split('=').next().unwrap().trim() == key);
+        line.unwrap().split_once('=').unwrap().1.trim().to_owned()
+    };
+    let (url, bearer) =
+        (format!("{}/lakeforge/faults", of("host")), format!("Bearer {}", of("token")));
+    let answer = send(method, &url, &[("Authorization", &bearer)], &body.to_string());
+    answer.expect(200)["faults"].as_array().unwrap().clone()
+}
+
+/// Lets something go wrong when branches of `project` are created.
+fn on_create(project: &str, fault: &Value, times: Option<u32>) {
+    let path = format!("*/projects/{project}/branches");
+    let mut rule = json!({ "method": "POST", "path": path, "fault": fault });
+    if let Some(times) = times {
+        rule["times"] = json!(times);
+    }
+    faults(workspace(), "POST", &rule);
+}
+
+/// Returns how many rules for `project` are left.
+fn left(project: &str) -> usize {
+    let rules = faults(workspace(), "GET", &json!({}));
+    let path = format!("*/projects/{project}/branches");
+    rules.iter().filter(|rule| rule["path"] == path.as_str()).count()
+}
+
+/// Creates the branch `pr-7` of `project` and returns the answer.
+fn create(forge: &Forge, project: &str) -> Value {
+    let answer: Value =
+        serde_json::from_str(&forge.succeed(&format!("branch create {project}/pr-7 -o json")))
+            .unwrap();
+    match answer {
+        Value::Array(mut all) => all.remove(0),
+        one => one,
+    }
+}
+
+#[test]
+fn a_branch_whose_creation_was_not_answered_is_there_once_and_ours() {
+    let forge = Forge::on(workspace(), &["lost"]);
+    on_create("lost", &json!("lost_reply"), Some(1));
+
+    let answer = create(&forge, "lost");
+
+    assert_eq!(left("lost"), 0, "the answer was not lost");
+    assert_eq!(answer["created"], true, "{answer}");
+    assert_eq!(create(&forge, "lost")["created"], false);
+    assert_eq!(forge.sql("lost/pr-7", "SELECT 1"), "1");
+}
+
+#[test]
+fn a_busy_service_is_asked_again_and_no_earlier_than_it_says() {
+    let forge = Forge::on(workspace(), &["busy"]);
+    on_create("busy", &json!({ "refuse": { "status": 429, "retry_after": 2 } }), Some(1));
+    on_create("busy", &json!({ "refuse": { "status": 503 } }), Some(1));
+    let start = Instant::now();
+
+    let answer = create(&forge, "busy");
+
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    assert_eq!(left("busy"), 0);
+    assert_eq!(answer["created"], true, "{answer}");
+}
+
+#[test]
+fn a_service_that_stays_away_is_exit_12_and_nothing_is_left_behind() {
+    let forge = Forge::on(workspace(), &["away"]);
+    // Longer than the program is ready to wait, so that the test need not.
+    on_create("away", &json!({ "refuse": { "status": 503, "retry_after": 3600 } }), None);
+
+    let output = forge.output("branch create away/pr-7");
+
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(12), "{stderr}");
+    assert!(stderr.contains("temporarily unavailable (503 TEMPORARILY_UNAVAILABLE)"), "{stderr}");
+    assert_eq!(left("away"), 1);
+    let branches = forge.succeed("branch list -o json");
+    assert!(branches.contains("branches/production\""), "{branches}");
+    assert!(!branches.contains("branches/pr-7\""), "{branches}");
+}
+
+#[test]
+fn an_operation_that_takes_too_long_is_exit_8_and_the_same_command_succeeds_later() {
+    let forge = Forge::on(workspace(), &["slow"]);
+    on_create("slow", &json!({ "slow_operation": "4s" }), Some(1));
+
+    let output = forge.output("branch create slow/pr-7 --wait-timeout 1s");
+
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{stderr}");
+    assert_eq!(left("slow"), 0);
+    create(&forge, "slow");
+    assert_eq!(forge.sql("slow/pr-7", "SELECT 1"), "1");
+}
+
+#[test]
+fn a_killed_compute_keeps_what_was_committed() {
+    let forge = Forge::on(workspace(), &["killed"]);
+    let branch = "killed/production";
+    forge.sql(branch, "CREATE TABLE notes AS SELECT 7 AS n");
+
+    for blow in ["kill", "suspend"] {
+        let name = "projects/killed/branches/production";
+        faults(workspace(), "POST", &json!({ "compute": { blow: name } }));
+        assert_eq!(forge.sql(branch, "SELECT n FROM notes"), "7", "{blow}");
+    }
+}
+
+#[test]
+fn faults_come_from_a_file_and_are_cleared_by_the_route() {
+    let folder = open_folder();
+    let file = folder.path().join("faults.yml");
+    std::fs::write(&file, "- {path: '*/projects', fault: {latency: 0.1s}, times: 3}\n").unwrap();
+    let workspace = Workspace::start(&["--faults", file.to_str().unwrap()]);
+
+    let rule = json!({ "path": "*/projects", "fault": { "latency": "0.100s" }, "times": 3 });
+    let listed = faults(&workspace, "GET", &json!({}));
+    assert_eq!(listed.len(), 1);
+    assert_eq!((&listed[0]["path"], &listed[0]["times"]), (&rule["path"], &rule["times"]));
+    assert!(faults(&workspace, "DELETE", &json!({})).is_empty());
+    assert!(faults(&workspace, "GET", &json!({})).is_empty());
+
+    std::fs::write(&file, "- {fault: {refuse: {status: 200}}}\n").unwrap();
+    let output = Command::new(PROGRAM)
+        .args(["local", "serve", "--port", "0", "--faults"])
+        .arg(&file)
+        .arg("--data-dir")
+        .arg(folder.path().join("workspace"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("faults.yml") && stderr.contains("status 200"), "{stderr}");
+}

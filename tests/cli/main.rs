@@ -1,0 +1,23 @@
+//! Drives the real binary, against an embedded workspace with real Postgres where one is needed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(clippy::disallowed_methods, reason = "a fixture hands on the environment of the test")]
+
+mod apps;
+mod branch;
+mod contract;
+mod creds;
+mod deploy;
+mod faults;
+mod forge;
+mod gc;
+mod help;
+mod http;
+mod init;
+mod layers;
+mod local;
+mod migrate;
+mod names;
+mod own;
+mod scaffold;
+mod smoke;
+mod workflows;
