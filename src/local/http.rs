@@ -4,6 +4,7 @@ mod admin;
 mod apps;
 mod files;
 mod identity;
+mod instances;
 mod permissions;
 mod postgres;
 mod request;
@@ -38,6 +39,7 @@ pub(crate) fn router(workspace: &Arc<Workspace>) -> Router {
     let guarded = Router::new()
         .merge(postgres::routes())
         .merge(roles::routes())
+        .merge(instances::routes())
         .merge(apps::routes())
         .merge(files::routes())
         .merge(permissions::routes())

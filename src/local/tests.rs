@@ -17,6 +17,7 @@ use super::postgres::tests::quick_folder;
 use super::{Options, loopback, serve};
 use crate::error::{Kind, Result};
 
+mod instances;
 mod roles;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -58,10 +58,10 @@ struct Claims {
     exp: i64,
     jti: String,
     scope: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    endpoint_uid: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    endpoints: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    endpoint_uids: Vec<String>,
 }
 
 impl Keys {
@@ -100,18 +100,17 @@ impl Keys {
         self.sign(&self.claims(&self.audience, user, "all-apis", now, expires))
     }
 
-    /// Mints a database credential for one identity and one endpoint.
+    /// Mints a database credential for one identity and `endpoints`, each with its uid.
     pub(crate) fn credential(
         &self,
         user: &str,
-        endpoint: &EndpointName,
-        endpoint_uid: &str,
+        endpoints: &[(EndpointName, String)],
         now: Timestamp,
         expires: Timestamp,
     ) -> Secret<String> {
         let mut claims = self.claims(DATABASE, user, "postgres", now, expires);
-        claims.endpoint = Some(endpoint.to_string());
-        claims.endpoint_uid = Some(endpoint_uid.to_owned());
+        claims.endpoints = endpoints.iter().map(|(name, _)| name.to_string()).collect();
+        claims.endpoint_uids = endpoints.iter().map(|(_, uid)| uid.clone()).collect();
         self.sign(&claims)
     }
 
@@ -128,7 +127,7 @@ impl Keys {
         endpoint_uid: &str,
     ) -> Result<(), Refused> {
         let claims = self.verify(token, DATABASE)?;
-        if claims.sub != user || claims.endpoint_uid.as_deref() != Some(endpoint_uid) {
+        if claims.sub != user || !claims.endpoint_uids.iter().any(|uid| uid == endpoint_uid) {
             return Err(Refused::Elsewhere);
         }
         Ok(())
@@ -158,8 +157,8 @@ impl Keys {
             exp: expires.as_second(),
             jti: ids::uuid(),
             scope: scope.to_owned(),
-            endpoint: None,
-            endpoint_uid: None,
+            endpoints: Vec::new(),
+            endpoint_uids: Vec::new(),
         }
     }
 
@@ -243,8 +242,9 @@ mod tests {
         (folder, keys)
     }
 
-    fn primary() -> EndpointName {
-        "projects/shop/branches/dev/endpoints/primary".parse().unwrap()
+    fn primary() -> [(EndpointName, String); 1] {
+        let name = "projects/shop/branches/dev/endpoints/primary".parse().unwrap();
+        [(name, "ep-1".to_owned())]
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         let (_folder, keys) = keys();
         let (_other_folder, other) = self::keys();
         let now = Timestamp::now();
-        let mint = |keys: &Keys, expires| keys.credential("ada", &primary(), "ep-1", now, expires);
+        let mint = |keys: &Keys, expires| keys.credential("ada", &primary(), now, expires);
         let soon = now + Duration::from_secs(300);
         let check =
             |token: &str, user: &str, endpoint: &str| keys.check_credential(token, user, endpoint);
@@ -288,7 +288,7 @@ mod tests {
     fn a_changed_token_is_foreign() {
         let (_folder, keys) = keys();
         let now = Timestamp::now();
-        let token = keys.credential("ada", &primary(), "ep-1", now, now + Duration::from_secs(300));
+        let token = keys.credential("ada", &primary(), now, now + Duration::from_secs(300));
         let [header, claims, signature] =
             token.expose().split('.').collect::<Vec<_>>().try_into().unwrap();
         let mut forged: Value =

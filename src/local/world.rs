@@ -9,6 +9,7 @@ mod catalog;
 mod databases;
 mod endpoints;
 mod identities;
+mod instances;
 mod load;
 mod mask;
 mod operations;

@@ -15,7 +15,7 @@ use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
 use crate::local::store::Shelf;
 use crate::wire::failure::Failure;
-use crate::wire::names::{BranchName, PRIMARY_ENDPOINT, ProjectName};
+use crate::wire::names::{BranchName, PRIMARY_ENDPOINT, ProjectName, ROOT_BRANCH};
 use crate::wire::postgres::{
     Body, Branch, BranchList, BranchSpec, BranchState, BranchStatus, EndpointState,
 };
@@ -49,7 +49,7 @@ pub(crate) struct BranchRecord {
     pub(crate) protected: bool,
     /// When it will be deleted.
     pub(crate) expire_time: Option<Timestamp>,
-    /// Where its data comes from; nothing for the root branch.
+    /// Where its data comes from; nothing for the root branch of a project that began empty.
     pub(crate) source: Option<Source>,
     /// Bytes a reader sees, when last measured.
     pub(crate) logical_size_bytes: Option<u64>,
@@ -176,7 +176,7 @@ impl World {
             ));
         }
         if let Some(wanted) = spec.source_branch_time {
-            self.check_moment(project, wanted, oldest, now)?;
+            self.check_moment(project, "source_branch_time", wanted, oldest, now)?;
         }
         Ok(Source {
             uid: source.uid.clone(),
@@ -188,17 +188,18 @@ impl World {
         })
     }
 
-    /// Refuses a moment in the future or outside the retained history.
-    fn check_moment(
+    /// Refuses a moment in the future or outside the history that `project` keeps; `field` asked for it.
+    pub(super) fn check_moment(
         &self,
         project: &str,
+        field: &str,
         wanted: Timestamp,
         oldest: Option<Timestamp>,
         now: Timestamp,
     ) -> Answer<()> {
         // Records keep whole milliseconds: `now` may lie a little before the moment a client calls now.
         if wanted > now + SignedDuration::from_millis(1) {
-            return Err(Fault::invalid("source_branch_time must not be in the future"));
+            return Err(Fault::invalid(format!("{field} must not be in the future")));
         }
         let retention = self.project(project)?.history_retention_duration.0;
         let retained = now
@@ -207,7 +208,7 @@ impl World {
         let first = oldest.map_or(retained, |oldest| oldest.max(retained));
         if wanted < first {
             return Err(Fault::invalid(format!(
-                "source_branch_time {wanted} is outside the history of the source branch, which begins at {first}"
+                "{field} {wanted} is outside the history of the source branch, which begins at {first}"
             )));
         }
         Ok(())
@@ -308,7 +309,7 @@ impl World {
         if branch.protected {
             return Err(Fault::bad_request("cannot delete protected branch"));
         }
-        if branch.source.is_none() {
+        if branch.is_root() {
             return Err(Fault::managed_by_parent(format!(
                 "Cannot delete root branch '{name}'. Root branches cannot be deleted independently."
             )));
@@ -385,7 +386,7 @@ impl World {
     ) {
         let Some(branch) = self.branches.get(uid) else { return };
         let Some(operation) = branch.operation.clone() else { return };
-        let (name, root) = (branch.name(), branch.source.is_none());
+        let (name, root) = (branch.name(), branch.is_root());
         let start = match result {
             Ok(start) => start,
             Err(failure) => {
@@ -533,7 +534,8 @@ impl World {
     fn wire_branch(&self, branch: &BranchRecord) -> Branch {
         let name = branch.name();
         let ready = branch.operation.is_none();
-        let source = branch.source.as_ref();
+        // That of a root branch is in another project.
+        let source = branch.source.as_ref().filter(|_| !branch.is_root());
         Branch {
             branch_id: Some(branch.id.clone()),
             uid: branch.uid.clone(),
@@ -582,6 +584,11 @@ impl BranchRecord {
             databases: Vec::new(),
             operation: None,
         }
+    }
+
+    /// Returns whether it is the first branch of its project, which lives and dies with that.
+    pub(super) fn is_root(&self) -> bool {
+        self.id == ROOT_BRANCH
     }
 
     /// Returns its full name.

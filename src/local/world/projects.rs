@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::branches::BranchRecord;
 use super::databases::DatabaseRecord;
 use super::endpoints::{EndpointRecord, check_settings, effective_settings, merge_settings};
+use super::instances::InstanceRecord;
 use super::mask::{Fields, Mask};
 use super::operations::{empty, response};
 use super::roles::RoleRecord;
@@ -60,6 +61,9 @@ pub(crate) struct ProjectRecord {
     pub(crate) default_branch: String,
     /// Whether password logins are allowed.
     pub(crate) enable_pg_native_login: bool,
+    /// What makes it a provisioned instance, for one that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) instance: Option<InstanceRecord>,
     /// Fields that are kept and given back without meaning here.
     pub(crate) other: BTreeMap<String, Value>,
 }
@@ -177,6 +181,7 @@ impl World {
             default_endpoint_settings: settings,
             default_branch: ROOT_BRANCH.to_owned(),
             enable_pg_native_login: spec.enable_pg_native_login.unwrap_or(false),
+            instance: None,
             other: spec
                 .other
                 .into_iter()
@@ -363,6 +368,15 @@ impl World {
             .get(id)
             .filter(|project| project.delete_time.is_none())
             .ok_or_else(|| Fault::missing("project"))
+    }
+
+    /// Changes a project in place.
+    pub(super) fn with_project(&mut self, id: &str, change: impl FnOnce(&mut ProjectRecord)) {
+        if let Some(project) = self.projects.get_mut(id) {
+            change(project);
+            let uid = project.uid.clone();
+            self.touch(Shelf::Projects, uid);
+        }
     }
 
     fn put_project(&mut self, project: ProjectRecord) {
