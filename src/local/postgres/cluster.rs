@@ -1,5 +1,6 @@
 //! One branch's cluster: its folder, what is remembered about it, and its compute.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::compute::{Compute, Host, Stop};
+use super::compute::{Compute, Host, Port, Stop};
 use super::copy::write_whole;
 use super::locked;
 use super::session::Address;
@@ -37,13 +38,23 @@ pub(super) struct Record {
     pub(super) bases: Vec<String>,
     /// How long its past is kept.
     pub(super) retention: Duration,
+    /// The cluster it follows, when it is a standby; it has no past of its own then.
+    #[serde(default)]
+    pub(super) primary: Option<String>,
 }
 
 impl Record {
     /// Describes a cluster that can be recovered from `base`.
     pub(super) fn new(major: u32, birth: Timestamp, birth_lsn: Lsn, base: String) -> Self {
-        let retention = DEFAULT_RETENTION;
-        Record { major, birth, birth_lsn, origin_time: birth, bases: vec![base], retention }
+        Record {
+            major,
+            birth,
+            birth_lsn,
+            origin_time: birth,
+            bases: vec![base],
+            retention: DEFAULT_RETENTION,
+            primary: None,
+        }
     }
 }
 
@@ -54,6 +65,9 @@ pub(super) struct Cluster {
     folder: PathBuf,
     record: Mutex<Record>,
     compute: Mutex<Option<Compute>>,
+    /// Number its compute listens under, the same each time: a standby that looks for it there must
+    /// never find another cluster.
+    port: Mutex<Option<Port>>,
     /// Held while the compute is started or stopped.
     turn: tokio::sync::Mutex<()>,
     /// Held while a base is taken.
@@ -62,6 +76,8 @@ pub(super) struct Cluster {
     pub(super) pins: tokio::sync::RwLock<()>,
     /// Whether the compute is meant to run, rather than just serving the engine for a moment.
     wanted: AtomicBool,
+    /// Names of the standbys that it is to run for.
+    readers: Mutex<BTreeSet<String>>,
 }
 
 impl Cluster {
@@ -77,10 +93,12 @@ impl Cluster {
             folder,
             record: Mutex::new(record),
             wanted: AtomicBool::new(compute.is_some()),
+            port: Mutex::new(compute.as_ref().map(Compute::port)),
             compute: Mutex::new(compute),
             turn: tokio::sync::Mutex::default(),
             basing: tokio::sync::Mutex::default(),
             pins: tokio::sync::RwLock::default(),
+            readers: Mutex::default(),
         }
     }
 
@@ -142,8 +160,40 @@ impl Cluster {
         self.wanted.store(wanted, Ordering::SeqCst);
     }
 
+    /// Says whether the compute is meant to run.
+    pub(super) fn wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
+    }
+
+    /// Notes whether the compute is to run for the standby `name`.
+    pub(super) fn feed(&self, name: &str, feed: bool) {
+        let mut readers = locked(&self.readers);
+        match feed {
+            true => readers.insert(name.to_owned()),
+            false => readers.remove(name),
+        };
+    }
+
+    /// Says whether the compute is to run for standbys.
+    pub(super) fn feeds(&self) -> bool {
+        !locked(&self.readers).is_empty()
+    }
+
+    fn needed(&self) -> bool {
+        self.wanted() || self.feeds()
+    }
+
     /// Starts the compute unless it runs; callers at the same time share one start.
     pub(super) async fn start(&self, host: &Host) -> Result<Address> {
+        self.start_with(host, &[]).await
+    }
+
+    /// Does the same with `settings` besides the usual ones.
+    pub(super) async fn start_with(
+        &self,
+        host: &Host,
+        settings: &[(&str, String)],
+    ) -> Result<Address> {
         if let Some(address) = self.address() {
             return Ok(address);
         }
@@ -164,10 +214,12 @@ impl Cluster {
         if let Some(compute) = unreachable {
             compute.stop(Stop::Clean).await;
         }
+        let (port, log) = (locked(&self.port).clone(), log_of(&self.folder));
         let compute = host
-            .start(&self.data(), &log_of(&self.folder), &[], START_LIMIT)
+            .start_at(port, &self.data(), &log, settings, START_LIMIT)
             .await
             .doing(|| format!("could not start the compute of `{}`", self.name))?;
+        *locked(&self.port) = Some(compute.port());
         let address = compute.address().clone();
         *locked(&self.compute) = Some(compute);
         Ok(address)
@@ -183,15 +235,15 @@ impl Cluster {
         }
     }
 
-    /// Stops the compute unless it is meant to run, once nobody uses the cluster.
+    /// Stops the compute unless it is needed, once nobody uses the cluster.
     pub(super) async fn rest(&self) {
         // Asked before the locks are taken, so that a compute that stays keeps nobody from its files.
-        if self.wanted.load(Ordering::SeqCst) {
+        if self.needed() {
             return;
         }
         let _alone = self.pins.write().await;
         let _turn = self.turn.lock().await;
-        if self.wanted.load(Ordering::SeqCst) {
+        if self.needed() {
             return;
         }
         let compute = locked(&self.compute).take();

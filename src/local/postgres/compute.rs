@@ -21,6 +21,8 @@ use crate::error::{Error, Kind, Result};
 const CLEAN_STOP: Duration = Duration::from_secs(20);
 /// How long the processes of a killed compute may hold on to its memory.
 const LINGER: Duration = Duration::from_secs(10);
+/// Standbys that a compute can feed; the same for all, because a standby must not allow fewer.
+const WAL_SENDERS: &str = "20";
 /// Size from which a compute's log is put aside when it starts.
 const LOG_BYTES: u64 = 4 << 20;
 
@@ -36,10 +38,13 @@ pub(super) struct Host {
     pub(super) ports: Arc<Mutex<BTreeSet<u16>>>,
 }
 
-/// A number that tells one socket from the others; free again when dropped.
-struct Port(u16, Arc<Mutex<BTreeSet<u16>>>);
+/// A number that tells one socket from the others; free again when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Port(Arc<Number>);
 
-impl Drop for Port {
+struct Number(u16, Arc<Mutex<BTreeSet<u16>>>);
+
+impl Drop for Number {
     fn drop(&mut self) {
         locked(&self.1).remove(&self.0);
     }
@@ -58,7 +63,7 @@ pub(super) enum Stop {
 pub(super) struct Compute {
     child: Child,
     address: Address,
-    _port: Port,
+    port: Port,
 }
 
 impl Host {
@@ -72,10 +77,23 @@ impl Host {
         settings: &[(&str, String)],
         limit: Duration,
     ) -> Result<Compute> {
+        self.start_at(None, data, log, settings, limit).await
+    }
+
+    /// Does the same under a number that is held already, so that others find it where it was.
+    pub(super) async fn start_at(
+        &self,
+        port: Option<Port>,
+        data: &Path,
+        log: &Path,
+        settings: &[(&str, String)],
+        limit: Duration,
+    ) -> Result<Compute> {
+        let port = port.map_or_else(|| self.free_port(), Ok)?;
         let deadline = Instant::now() + limit;
         let interlock_deadline = Instant::now() + LINGER;
         loop {
-            let (mut compute, said_before) = self.spawn(data, log, settings)?;
+            let (mut compute, said_before) = self.spawn(port.clone(), data, log, settings)?;
             let Err(error) = compute.ready(data, log, said_before, deadline).await else {
                 return Ok(compute);
             };
@@ -94,14 +112,14 @@ impl Host {
     /// Starts the process; also returns how long its log was before.
     fn spawn(
         &self,
+        port: Port,
         data: &Path,
         log: &Path,
         settings: &[(&str, String)],
     ) -> Result<(Compute, u64)> {
         claim(&self.account, &self.sockets)?;
-        let port = self.free_port()?;
-        let address = Address { folder: self.sockets.clone(), port: port.0 };
-        for stale in [address.socket(), self.sockets.join(format!(".s.PGSQL.{}.lock", port.0))] {
+        let address = Address { folder: self.sockets.clone(), port: port.0.0 };
+        for stale in [address.socket(), self.sockets.join(format!(".s.PGSQL.{}.lock", port.0.0))] {
             // Nothing runs under this number: whatever is there was left by a killed compute.
             let _ = std::fs::remove_file(stale);
         }
@@ -122,7 +140,7 @@ impl Host {
             .map_err(|error| {
                 Error::new(Kind::Failed, "could not start Postgres").why(error.to_string())
             })?;
-        Ok((Compute { child, address, _port: port }, said_before))
+        Ok((Compute { child, address, port }, said_before))
     }
 
     fn free_port(&self) -> Result<Port> {
@@ -131,7 +149,7 @@ impl Host {
             Error::new(Kind::Failed, "no more computes can run at once in this workspace")
         })?;
         taken.insert(free);
-        Ok(Port(free, self.ports.clone()))
+        Ok(Port(Arc::new(Number(free, self.ports.clone()))))
     }
 }
 
@@ -149,6 +167,11 @@ impl Compute {
     /// Returns where it listens.
     pub(super) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Returns the number it listens under.
+    pub(super) fn port(&self) -> Port {
+        self.port.clone()
     }
 
     /// Waits until the postmaster says in its pid file that it takes sessions.
@@ -209,7 +232,8 @@ fn usual_settings(address: &Address) -> Vec<(&'static str, String)> {
         ("wal_init_zero", "off"),
         ("wal_keep_size", "100TB"),
         ("archive_mode", "off"),
-        ("max_wal_senders", "0"),
+        ("max_wal_senders", WAL_SENDERS),
+        ("max_replication_slots", "0"),
         ("full_page_writes", "on"),
         ("hot_standby", "off"),
         ("jit", "off"),

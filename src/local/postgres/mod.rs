@@ -16,6 +16,7 @@ mod leftover;
 mod roles;
 mod session;
 mod spare;
+mod standby;
 mod template;
 mod upkeep;
 mod wal;
@@ -131,6 +132,21 @@ impl Postgres {
         .await
     }
 
+    /// Starts the standby `name` of `primary`, made first when it is missing, and returns the path of its
+    /// socket. What was committed on `primary` before is there to be read.
+    ///
+    /// The compute of `primary` runs as long as that of the standby.
+    pub(crate) async fn wake_standby(&self, primary: &str, name: &str) -> Result<PathBuf> {
+        let (engine, primary, name) = (self.0.clone(), primary.to_owned(), name.to_owned());
+        detached(async move { Ok(standby::wake(&engine, &primary, &name).await?.socket()) }).await
+    }
+
+    /// Brings standbys and their primaries back together: lets a primary start again that died under
+    /// its standbys, and one rest whose standbys did.
+    pub(crate) fn tend_standbys(&self) {
+        standby::tend(&self.0);
+    }
+
     /// Starts the compute of `cluster` unless it runs, and returns the path of its socket.
     pub(crate) async fn wake(&self, cluster: &str) -> Result<PathBuf> {
         let found = self.0.cluster(cluster)?;
@@ -142,30 +158,44 @@ impl Postgres {
         detached(async move { Ok(found.start(&engine.host).await?.socket()) }).await
     }
 
-    /// Stops the compute of `cluster`, once it is not being copied.
+    /// Stops the compute of `cluster`, once it is not being copied. One that standbys need stays for
+    /// them, without the sessions of others.
     pub(crate) async fn suspend(&self, cluster: &str) -> Result<()> {
-        let found = self.0.cluster(cluster)?;
+        let (engine, found) = (self.0.clone(), self.0.cluster(cluster)?);
+        if found.record().primary.is_some() {
+            return detached(async move {
+                standby::end(&engine, &found, Stop::Clean).await;
+                Ok(())
+            })
+            .await;
+        }
         found.want(false);
         detached(async move {
             found.rest().await;
-            Ok(())
+            match found.address().filter(|_| found.feeds()) {
+                Some(address) => session::end_others(&address).await,
+                None => Ok(()),
+            }
         })
         .await
     }
 
     /// Ends the compute of `cluster` as a crash would; what was committed is there when it starts again.
     pub(crate) async fn kill(&self, cluster: &str) -> Result<()> {
-        let found = self.0.cluster(cluster)?;
+        let (engine, found) = (self.0.clone(), self.0.cluster(cluster)?);
         detached(async move {
-            found.stop(Stop::Discard).await;
+            match found.record().primary {
+                Some(_) => standby::end(&engine, &found, Stop::Discard).await,
+                None => found.stop(Stop::Discard).await,
+            }
             Ok(())
         })
         .await
     }
 
-    /// Says whether the compute of `cluster` runs at this moment.
+    /// Says whether the compute of `cluster` runs at this moment, and not just for the engine or standbys.
     pub(crate) fn is_running(&self, cluster: &str) -> bool {
-        self.0.cluster(cluster).is_ok_and(|found| found.address().is_some())
+        self.0.cluster(cluster).is_ok_and(|found| found.wanted() && found.address().is_some())
     }
 
     /// Makes sure that `role` can log in to `cluster` and has `access`.
@@ -309,16 +339,23 @@ impl Engine {
             .ok_or_else(|| Error::new(Kind::NotFound, format!("there is no cluster `{name}`")))
     }
 
+    /// Returns the standbys of the cluster `name`.
+    fn standbys_of(&self, name: &str) -> Vec<Arc<Cluster>> {
+        let follows = |cluster: &&Arc<Cluster>| cluster.record().primary.as_deref() == Some(name);
+        locked(&self.clusters).values().filter(follows).cloned().collect()
+    }
+
     /// Waits for the turn to make or remove the cluster `name`.
     async fn gate(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let gate = {
-            let mut gates = locked(&self.gates);
-            gates.retain(|_, gate| gate.strong_count() > 0);
-            let gate = gates.get(name).and_then(Weak::upgrade).unwrap_or_default();
-            gates.insert(name.to_owned(), Arc::downgrade(&gate));
-            gate
-        };
-        gate.lock_owned().await
+        self.gate_of(name).lock_owned().await
+    }
+
+    fn gate_of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = locked(&self.gates);
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = gates.get(name).and_then(Weak::upgrade).unwrap_or_default();
+        gates.insert(name.to_owned(), Arc::downgrade(&gate));
+        gate
     }
 
     fn folder_of(&self, name: &str) -> PathBuf {
@@ -403,9 +440,13 @@ impl Engine {
 
     async fn remove(&self, name: &str) -> Result<()> {
         check_name(name)?;
+        for standby in self.standbys_of(name) {
+            Box::pin(self.remove(&standby.name)).await?;
+        }
         let _gate = self.gate(name).await;
         let known = locked(&self.clusters).remove(name);
         if let Some(cluster) = known {
+            standby::part(self, &cluster);
             let _alone = cluster.pins.write().await;
             cluster.stop(Stop::Discard).await;
             let folder = cluster.folder().to_owned();

@@ -45,6 +45,14 @@ pub(super) async fn flush_position(client: &Client) -> Result<Lsn> {
     row.get::<_, &str>(0).parse().map_err(|error: String| Error::new(Kind::Failed, error))
 }
 
+/// Ends the sessions of everybody but the engine and its standbys.
+pub(super) async fn end_others(address: &Address) -> Result<()> {
+    let client = address.connect(OWN_DATABASE).await?;
+    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+               WHERE backend_type = 'client backend' AND usename <> $1";
+    client.query(end, &[&SUPERUSER]).await.map(drop).map_err(told)
+}
+
 /// Converts what Postgres or the driver said into our error.
 pub(super) fn told(error: tokio_postgres::Error) -> Error {
     let said = error.as_db_error().map(|told| told.message().to_owned());

@@ -18,8 +18,8 @@ use crate::error::{Doing, Error, Kind, Result};
 
 /// How long the fresh cluster may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Only the owner of the private socket's folder gets this far.
-const ACCESS: &str = "local all all trust\n";
+/// Only the owner of the private socket's folder gets this far; standbys are fed to the superuser alone.
+const ACCESS: &str = "local all all trust\nlocal replication lakeforge trust\n";
 
 /// Returns the name of the template of `major`, which is also its name as a base.
 pub(super) fn name(major: u32) -> String {

@@ -6,6 +6,8 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::*;
 
+mod standby;
+
 /// The login that owns the databases of the tests.
 pub(crate) const OWNER: &str = "ana@shop.test";
 
@@ -39,7 +41,10 @@ async fn open(folder: &Path) -> Postgres {
 impl Bench {
     /// Opens a session on `cluster` as the owner, waking it.
     async fn connect(&self, cluster: &str) -> Client {
-        let socket = self.engine.wake(cluster).await.unwrap();
+        self.connect_at(&self.engine.wake(cluster).await.unwrap()).await
+    }
+
+    async fn connect_at(&self, socket: &Path) -> Client {
         let port: u16 = socket.extension().unwrap().to_str().unwrap().parse().unwrap();
         let mut config = tokio_postgres::Config::new();
         config.host_path(socket.parent().unwrap()).port(port).user(OWNER);
@@ -51,12 +56,7 @@ impl Bench {
 
     /// Runs `query` on `cluster` and returns the first column as text, with blanks between rows.
     async fn ask(&self, cluster: &str, query: &str) -> String {
-        let messages = self.connect(cluster).await.simple_query(query).await.unwrap();
-        let text = |message: &SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_owned()),
-            _ => None,
-        };
-        messages.iter().filter_map(text).collect::<Vec<_>>().join(" ")
+        first_column(&self.connect(cluster).await, query).await.unwrap()
     }
 
     /// Creates `root` with the rows 1 and 2.
@@ -86,6 +86,15 @@ impl Bench {
         names.sort();
         names
     }
+}
+
+async fn first_column(client: &Client, query: &str) -> Result<String, tokio_postgres::Error> {
+    let messages = client.simple_query(query).await?;
+    let text = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_owned()),
+        _ => None,
+    };
+    Ok(messages.iter().filter_map(text).collect::<Vec<_>>().join(" "))
 }
 
 /// Lets the clock move on, so that moments before and after are told apart.

@@ -31,6 +31,10 @@ pub(super) async fn maintain(engine: &Engine) -> Result<()> {
 }
 
 async fn look_after(engine: &Engine, cluster: &Cluster) -> Result<()> {
+    if cluster.record().primary.is_some() {
+        // A standby has no past of its own.
+        return Ok(());
+    }
     if let Some(address) = cluster.address() {
         let _pin = cluster.pins.read().await;
         let position = flushed(&address).await?;

@@ -1,5 +1,6 @@
 //! Positions in the write-ahead log, and the files it is kept in.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -95,6 +96,13 @@ pub(super) fn share(
         copies.push(to);
     }
     Ok(copies)
+}
+
+/// Returns the numbers of the segments in `folder`.
+pub(super) fn segments(folder: &Path) -> std::io::Result<BTreeSet<u64>> {
+    let names = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let numbers = names.map(|name| Ok(segment_number(&name?.to_string_lossy())));
+    numbers.filter_map(std::io::Result::transpose).collect()
 }
 
 /// Deletes the segments of `folder` before segment `first`; returns how many there were.
