@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::fault::Fault;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::time::Ttl;
-use crate::wire::names::BranchName;
+use crate::wire::names::{BranchName, EndpointName};
 use crate::wire::postgres::Operation;
 
 tokio::task_local! {
@@ -68,9 +68,19 @@ pub(crate) struct Rule {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Blow {
     /// It is suspended, sessions or not.
-    Suspend(BranchName),
+    Suspend(Target),
     /// It is killed; what was not committed is lost.
-    Kill(BranchName),
+    Kill(Target),
+}
+
+/// Whose compute is struck.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "the full name of a branch or an endpoint is expected")]
+pub(crate) enum Target {
+    /// That of an endpoint.
+    Endpoint(EndpointName),
+    /// That of a branch's read-write endpoint.
+    Branch(BranchName),
 }
 
 /// What meets one request.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fault::{Answer, Fault};
-use super::faults::Blow;
+use super::faults::{Blow, Target};
 use super::postgres::Moment;
 use super::workspace::Workspace;
-use super::world::{BranchRecord, CatalogWork, Work};
+use super::world::{BranchRecord, CatalogWork, EndpointRecord, Work};
 use crate::error::{Error, Kind, Result};
 use crate::wire::names::BranchName;
 use crate::wire::postgres::EndpointState;
@@ -32,9 +32,16 @@ impl Workspace {
                     log(self.open_endpoints(uid).await);
                 }
             }
-            Work::Suspend(uid) => {
-                log(self.postgres.suspend(&uid).await);
-                self.note_state(&uid, false).await;
+            Work::CreateStandby { branch, endpoint } => {
+                self.make_endpoint(&branch, &endpoint).await
+            }
+            Work::RemoveStandby(endpoint) => {
+                self.listeners.close(&endpoint);
+                log(self.postgres.remove(&endpoint).await);
+            }
+            Work::Suspend { branch, compute } => {
+                log(self.postgres.suspend(&compute).await);
+                self.note_states(&branch).await;
             }
             Work::Catalog(work) => self.change_catalog(&work).await,
         }
@@ -42,14 +49,51 @@ impl Workspace {
 
     /// Suspends or kills a compute at once; the next connection wakes it.
     pub(crate) async fn strike(&self, blow: Blow) -> Answer<()> {
-        let (Blow::Suspend(name) | Blow::Kill(name)) = &blow;
-        let branch = self.read(|world| world.branch(&name.project, &name.branch).cloned())?;
+        let (Blow::Suspend(target) | Blow::Kill(target)) = &blow;
+        let (uid, compute) = self.read(|world| match target {
+            Target::Endpoint(name) => world.endpoint(name).map(|(branch, endpoint)| {
+                (branch.uid.clone(), endpoint.compute(branch).to_owned())
+            }),
+            Target::Branch(name) => world
+                .branch(&name.project, &name.branch)
+                .map(|branch| (branch.uid.clone(), branch.uid.clone())),
+        })?;
         match blow {
-            Blow::Suspend(_) => self.postgres.suspend(&branch.uid).await?,
-            Blow::Kill(_) => self.postgres.kill(&branch.uid).await?,
+            Blow::Suspend(_) => self.postgres.suspend(&compute).await?,
+            Blow::Kill(_) => self.postgres.kill(&compute).await?,
         }
-        self.note_state(&branch.uid, false).await;
+        self.note_states(&uid).await;
         Ok(())
+    }
+
+    async fn make_endpoint(self: &Arc<Self>, uid: &str, endpoint: &str) {
+        let result = self.make_standby(uid, endpoint).await;
+        if self.stopping() && result.is_err() {
+            // The next server makes it again.
+            return;
+        }
+        if result.is_err() {
+            self.listeners.close(endpoint);
+            log(self.postgres.remove(endpoint).await);
+        }
+        let result = result.map_err(|error| Fault::from(error).failure);
+        self.note(|world| world.finish_endpoint(uid, endpoint, result, Workspace::now())).await;
+        self.note_states(uid).await;
+    }
+
+    /// Makes the cluster of a read-only endpoint and opens it.
+    async fn make_standby(self: &Arc<Self>, uid: &str, endpoint: &str) -> Result<()> {
+        let _job = self.jobs.acquire().await.map_err(|_| stopped())?;
+        let branch = self.read(|world| world.branch_by_uid(uid).cloned());
+        let found = branch.as_ref().and_then(|branch| branch.endpoint_by_uid(endpoint));
+        let (Some(branch), Some(record)) = (&branch, found) else {
+            return Err(Error::new(Kind::NotFound, "the endpoint is gone"));
+        };
+        self.postgres.wake_standby(uid, endpoint).await?;
+        if record.disabled {
+            self.postgres.suspend(endpoint).await?;
+        }
+        self.open_endpoint(branch, record).await
     }
 
     async fn change_catalog(&self, work: &CatalogWork) {
@@ -91,7 +135,7 @@ impl Workspace {
             Ok(start) => Ok(start),
             Err(error) => {
                 log(self.postgres.remove(uid).await);
-                self.listeners.close(uid);
+                self.listeners.close_branch(uid);
                 Err(Fault::from(error).failure)
             }
         };
@@ -138,43 +182,62 @@ impl Workspace {
 
     async fn retire(&self, uids: &[String]) {
         for uid in uids {
-            self.listeners.close(uid);
-            log(self.postgres.suspend(uid).await);
-            self.note_state(uid, false).await;
+            self.listeners.close_branch(uid);
+            for compute in self.computes(uid) {
+                log(self.postgres.suspend(&compute).await);
+            }
+            self.note_states(uid).await;
         }
     }
 
     async fn remove(&self, uids: &[String]) {
         for uid in uids {
-            self.listeners.close(uid);
+            self.listeners.close_branch(uid);
             if let Ok(_job) = self.jobs.acquire().await {
                 log(self.postgres.remove(uid).await);
             }
         }
     }
 
-    /// Writes down whether a compute runs, when that is news.
-    pub(crate) async fn note_state(&self, uid: &str, running: bool) {
-        let state = if running { EndpointState::Active } else { EndpointState::Idle };
-        let news = self.read(|world| {
-            world.branch_by_uid(uid).is_some_and(|branch| {
-                branch.operation.is_none()
-                    && branch.endpoints.iter().any(|endpoint| endpoint.state != state)
-            })
-        });
-        if !news {
-            return;
-        }
-        let last = self.listeners.last_use(uid);
-        self.note(|world| {
-            world.with_branch(uid, |branch| {
-                for endpoint in &mut branch.endpoints {
-                    endpoint.state = state;
-                    endpoint.last_active_time = last.or(endpoint.last_active_time);
-                }
-            });
+    /// Returns the clusters behind the endpoints of a branch, its own last.
+    fn computes(&self, uid: &str) -> Vec<String> {
+        self.read(|world| {
+            let branch = world.branch_by_uid(uid);
+            let endpoints = branch.map_or(&[][..], |branch| &branch.endpoints).iter().rev();
+            let compute = |endpoint: &EndpointRecord| Some(endpoint.compute(branch?).to_owned());
+            endpoints.filter_map(compute).collect()
         })
-        .await;
+    }
+
+    /// Writes down which computes of a branch run, when that is news.
+    pub(crate) async fn note_states(&self, uid: &str) {
+        let known: Vec<(String, String, EndpointState)> = self.read(|world| {
+            let branch = world.branch_by_uid(uid).filter(|branch| branch.operation.is_none());
+            let Some(branch) = branch else { return Vec::new() };
+            let made = branch.endpoints.iter().filter(|endpoint| endpoint.operation.is_none());
+            let facts = |endpoint: &EndpointRecord| {
+                (endpoint.uid.clone(), endpoint.compute(branch).to_owned(), endpoint.state)
+            };
+            made.map(facts).collect()
+        });
+        for (endpoint_uid, compute, before) in known {
+            let running = self.postgres.is_running(&compute);
+            let state = if running { EndpointState::Active } else { EndpointState::Idle };
+            if state == before {
+                continue;
+            }
+            let last = self.listeners.last_use(&endpoint_uid);
+            self.note(|world| {
+                world.with_branch(uid, |branch| {
+                    let mut all = branch.endpoints.iter_mut();
+                    if let Some(endpoint) = all.find(|endpoint| endpoint.uid == endpoint_uid) {
+                        endpoint.state = state;
+                        endpoint.last_active_time = last.or(endpoint.last_active_time);
+                    }
+                });
+            })
+            .await;
+        }
     }
 
     /// Looks after time until the server stops.
@@ -205,30 +268,32 @@ impl Workspace {
         if !purged.is_empty() {
             tokio::spawn(Arc::clone(self).carry_out(Work::Remove(purged)));
         }
+        self.postgres.tend_standbys();
         let awake = |branch: &&BranchRecord| {
-            branch.endpoints.iter().any(|endpoint| endpoint.state == EndpointState::Active)
-                || self.postgres.is_running(&branch.uid)
+            branch.endpoints.iter().any(|endpoint| {
+                endpoint.state == EndpointState::Active
+                    || self.postgres.is_running(endpoint.compute(branch))
+            })
         };
         let branches: Vec<BranchRecord> =
             self.read(|world| world.open_branches().filter(awake).cloned().collect());
         for branch in branches {
-            let running = self.postgres.is_running(&branch.uid);
-            if running && self.is_idle(&branch, now) {
-                log(self.postgres.suspend(&branch.uid).await);
-                self.note_state(&branch.uid, false).await;
-            } else {
-                self.note_state(&branch.uid, running).await;
+            for endpoint in &branch.endpoints {
+                let compute = endpoint.compute(&branch);
+                if self.postgres.is_running(compute) && self.is_idle(endpoint, now) {
+                    log(self.postgres.suspend(compute).await);
+                }
             }
+            self.note_states(&branch.uid).await;
         }
     }
 
-    fn is_idle(&self, branch: &BranchRecord, now: Timestamp) -> bool {
-        let Some(endpoint) = branch.endpoints.first() else { return true };
+    fn is_idle(&self, endpoint: &EndpointRecord, now: Timestamp) -> bool {
         let Some(limit) = endpoint.suspend_after() else { return false };
-        if self.listeners.connections(&branch.uid) > 0 {
+        if self.listeners.connections(&endpoint.uid) > 0 {
             return false;
         }
-        let last = self.listeners.last_use(&branch.uid).or(endpoint.last_active_time);
+        let last = self.listeners.last_use(&endpoint.uid).or(endpoint.last_active_time);
         last.is_some_and(|last| now.duration_since(last).unsigned_abs() >= limit)
     }
 
@@ -241,7 +306,7 @@ impl Workspace {
         }
         log(self.postgres.maintain().await);
         self.note(|world| world.forget_operations(Workspace::now())).await;
-        for uid in uids.iter().filter(|uid| self.listeners.connections(uid) > 0) {
+        for uid in uids.iter().filter(|uid| self.listeners.branch_connections(uid) > 0) {
             if let Ok(size) = self.postgres.logical_size(uid).await {
                 self.note(|world| {
                     world.with_branch(uid, |branch| branch.logical_size_bytes = Some(size));

@@ -14,9 +14,10 @@ use super::fault::Fault;
 use super::sql::{self, Gate, Method, Proof, Refusal};
 use super::tokens::Refused;
 use super::workspace::Workspace;
-use super::world::{Address, EndpointRecord};
+use super::world::{Address, BranchRecord, EndpointRecord};
 use crate::error::{Doing, Result};
 use crate::wire::names::EndpointName;
+use crate::wire::postgres::EndpointType;
 use crate::wire::roles::AuthMethod;
 
 /// Port every unmodified client expects.
@@ -24,7 +25,7 @@ const POSTGRES_PORT: u16 = 5432;
 /// Addresses that are tried before an endpoint gets a port of its own instead.
 const TRIES: u32 = 512;
 
-/// The open sockets, by the uid of the branch.
+/// The open sockets of endpoints, which are known by their uids.
 pub(crate) struct Listeners {
     /// Second and third number of the first address.
     network: u16,
@@ -34,13 +35,15 @@ pub(crate) struct Listeners {
 
 #[derive(Default)]
 struct Open {
-    by_branch: HashMap<String, Listener>,
-    /// Uid of the branch an open endpoint serves.
+    by_uid: HashMap<String, Listener>,
+    /// Uids of the open endpoints.
     names: HashMap<EndpointName, String>,
 }
 
 struct Listener {
     endpoint: EndpointName,
+    /// Uid of the branch.
+    branch: String,
     stop: watch::Sender<bool>,
     connections: usize,
     last_use: Timestamp,
@@ -52,21 +55,38 @@ impl Listeners {
         Listeners { network, next: AtomicU32::new(0), open: Mutex::default() }
     }
 
-    /// Returns how many sessions are open on a branch.
+    /// Returns how many sessions are open on an endpoint.
     pub(crate) fn connections(&self, uid: &str) -> usize {
-        self.lock().by_branch.get(uid).map_or(0, |listener| listener.connections)
+        self.lock().by_uid.get(uid).map_or(0, |listener| listener.connections)
     }
 
-    /// Returns when a branch was last connected to, since this server began.
+    /// Returns how many sessions are open on all endpoints of a branch.
+    pub(crate) fn branch_connections(&self, uid: &str) -> usize {
+        let open = self.lock();
+        let of_branch = open.by_uid.values().filter(|listener| listener.branch == uid);
+        of_branch.map(|listener| listener.connections).sum()
+    }
+
+    /// Returns when an endpoint was last connected to, since this server began.
     pub(crate) fn last_use(&self, uid: &str) -> Option<Timestamp> {
-        self.lock().by_branch.get(uid).map(|listener| listener.last_use)
+        self.lock().by_uid.get(uid).map(|listener| listener.last_use)
     }
 
-    /// Closes the socket of a branch and its sessions.
+    /// Closes the socket of an endpoint and its sessions.
     pub(crate) fn close(&self, uid: &str) {
+        self.close_those(|open, _| open == uid);
+    }
+
+    /// Closes the sockets of a branch's endpoints and their sessions.
+    pub(crate) fn close_branch(&self, uid: &str) {
+        self.close_those(|_, listener| listener.branch == uid);
+    }
+
+    fn close_those(&self, chosen: impl Fn(&str, &Listener) -> bool) {
         let mut open = self.lock();
-        if let Some(listener) = open.by_branch.remove(uid) {
-            open.names.remove(&listener.endpoint);
+        let Open { by_uid, names } = &mut *open;
+        for (_, listener) in by_uid.extract_if(|uid, listener| chosen(uid, listener)) {
+            names.remove(&listener.endpoint);
             listener.stop.send_replace(true);
         }
     }
@@ -74,7 +94,7 @@ impl Listeners {
     /// Closes all sockets and sessions.
     pub(crate) fn close_all(&self) {
         let open = std::mem::take(&mut *self.lock());
-        for listener in open.by_branch.into_values() {
+        for listener in open.by_uid.into_values() {
             listener.stop.send_replace(true);
         }
     }
@@ -82,7 +102,7 @@ impl Listeners {
     fn insert(&self, uid: &str, listener: Listener) {
         let mut open = self.lock();
         open.names.insert(listener.endpoint.clone(), uid.to_owned());
-        open.by_branch.insert(uid.to_owned(), listener);
+        open.by_uid.insert(uid.to_owned(), listener);
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -92,15 +112,15 @@ impl Listeners {
     /// Notes a session's begin or end.
     fn count(&self, endpoint: &EndpointName, change: impl FnOnce(usize) -> usize) {
         let mut open = self.lock();
-        let Open { by_branch, names } = &mut *open;
-        if let Some(listener) = names.get(endpoint).and_then(|uid| by_branch.get_mut(uid)) {
+        let Open { by_uid, names } = &mut *open;
+        if let Some(listener) = names.get(endpoint).and_then(|uid| by_uid.get_mut(uid)) {
             listener.connections = change(listener.connections);
             listener.last_use = Workspace::now();
         }
     }
 
     fn touch(&self, uid: &str) {
-        if let Some(listener) = self.lock().by_branch.get_mut(uid) {
+        if let Some(listener) = self.lock().by_uid.get_mut(uid) {
             listener.last_use = Workspace::now();
         }
     }
@@ -141,52 +161,68 @@ impl Workspace {
         let Some(branch) = self.read(|world| world.branch_by_uid(uid).cloned()) else {
             return Ok(());
         };
-        for endpoint in &branch.endpoints {
-            let name = branch.name().endpoint(&endpoint.id);
-            let address = self
-                .open_endpoint(uid, &name, endpoint)
-                .await
-                .doing(|| format!("could not open endpoint `{name}`"))?;
-            if endpoint.address != Some(address) {
-                self.note(|world| {
-                    world.with_branch(uid, |branch| {
-                        let mut all = branch.endpoints.iter_mut();
-                        if let Some(found) = all.find(|found| found.uid == endpoint.uid) {
-                            found.address = Some(address);
-                        }
-                    });
-                })
-                .await;
-            }
+        // One that is still being made is opened when it is there.
+        for endpoint in branch.endpoints.iter().filter(|endpoint| endpoint.operation.is_none()) {
+            self.open_endpoint(&branch, endpoint).await?;
         }
         Ok(())
     }
 
-    async fn open_endpoint(
+    /// Opens the socket of one endpoint and writes its address down.
+    pub(crate) async fn open_endpoint(
         self: &Arc<Self>,
-        uid: &str,
+        branch: &BranchRecord,
+        endpoint: &EndpointRecord,
+    ) -> Result<()> {
+        let name = branch.name().endpoint(&endpoint.id);
+        let address = self
+            .listen(&branch.uid, &name, endpoint)
+            .await
+            .doing(|| format!("could not open endpoint `{name}`"))?;
+        if endpoint.address != Some(address) {
+            self.note(|world| {
+                world.with_branch(&branch.uid, |branch| {
+                    let mut all = branch.endpoints.iter_mut();
+                    if let Some(found) = all.find(|found| found.uid == endpoint.uid) {
+                        found.address = Some(address);
+                    }
+                });
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    async fn listen(
+        self: &Arc<Self>,
+        branch: &str,
         name: &EndpointName,
         endpoint: &EndpointRecord,
     ) -> Result<Address> {
-        self.listeners.close(uid);
+        self.listeners.close(&endpoint.uid);
         let (socket, address) = self.listeners.bind(endpoint.address).await?;
         let tls =
             self.authority.server_config(&[address.ip.to_string(), "localhost".to_owned()])?;
         let (stop, stopped) = watch::channel(false);
-        let listener =
-            Listener { endpoint: name.clone(), stop, connections: 0, last_use: Workspace::now() };
-        self.listeners.insert(uid, listener);
+        let listener = Listener {
+            endpoint: name.clone(),
+            branch: branch.to_owned(),
+            stop,
+            connections: 0,
+            last_use: Workspace::now(),
+        };
+        self.listeners.insert(&endpoint.uid, listener);
         tokio::spawn(sql::serve(socket, name.clone(), tls, Arc::clone(self), stopped));
         Ok(address)
     }
 
-    /// Returns the branch behind an endpoint that takes this login, or why it does not.
+    /// Returns what is behind an endpoint that takes this login, or why it does not.
     async fn check_login(
         &self,
         name: &EndpointName,
         user: &str,
         proof: &Proof,
-    ) -> Result<String, Refusal> {
+    ) -> Result<Door, Refusal> {
         let door = self.door(name)?;
         if let Proof::Token(token) = proof {
             let checked = self.keys.check_credential(token.expose(), user, &door.endpoint_uid);
@@ -204,7 +240,7 @@ impl Workspace {
         if door.disabled {
             return Err(refusal("57P03", "endpoint is disabled"));
         }
-        Ok(door.uid)
+        Ok(door)
     }
 
     fn door(&self, name: &EndpointName) -> Result<Door, Refusal> {
@@ -213,6 +249,7 @@ impl Workspace {
             Ok::<_, Fault>(Door {
                 uid: branch.uid.clone(),
                 endpoint_uid: endpoint.uid.clone(),
+                kind: endpoint.kind,
                 disabled: endpoint.disabled,
                 passwords: world.project(&name.project)?.enable_pg_native_login,
             })
@@ -238,6 +275,7 @@ struct Door {
     /// Uid of the branch.
     uid: String,
     endpoint_uid: String,
+    kind: EndpointType,
     disabled: bool,
     /// Whether roles may log in with passwords of their own.
     passwords: bool,
@@ -252,7 +290,7 @@ impl Gate for Workspace {
         {
             return Ok(Method::Token);
         }
-        self.listeners.touch(&door.uid);
+        self.listeners.touch(&door.endpoint_uid);
         let verifier = self.postgres.verifier(&door.uid, user).await.map_err(|error| {
             tracing::warn!("{endpoint}: {error}");
             refusal("57P03", "the compute could not be started")
@@ -267,13 +305,19 @@ impl Gate for Workspace {
         _database: &str,
         proof: Proof,
     ) -> Result<PathBuf, Refusal> {
-        let uid = self.check_login(endpoint, user, &proof).await?;
-        self.listeners.touch(&uid);
-        let socket = self.postgres.wake(&uid).await.map_err(|error| {
+        let door = self.check_login(endpoint, user, &proof).await?;
+        self.listeners.touch(&door.endpoint_uid);
+        let woken = match door.kind {
+            EndpointType::ReadWrite => self.postgres.wake(&door.uid).await,
+            EndpointType::ReadOnly => {
+                self.postgres.wake_standby(&door.uid, &door.endpoint_uid).await
+            }
+        };
+        let socket = woken.map_err(|error| {
             tracing::warn!("{endpoint}: {error}");
             refusal("57P03", "the compute could not be started")
         })?;
-        self.note_state(&uid, true).await;
+        self.note_states(&door.uid).await;
         Ok(socket)
     }
 

@@ -200,7 +200,7 @@ impl Workspace {
             if let Err(error) = self.open_endpoints(uid).await {
                 tracing::error!("{error}");
             }
-            self.note_state(uid, self.postgres.is_running(uid)).await;
+            self.note_states(uid).await;
         }
         for work in unfinished {
             tokio::spawn(Arc::clone(self).carry_out(work));
@@ -208,15 +208,15 @@ impl Workspace {
         self.begin_apps().await;
     }
 
-    /// Removes clusters that no branch owns: what a killed server was removing.
+    /// Removes clusters that no branch or endpoint owns: what a killed server was removing.
     async fn remove_strays(&self) {
         let Ok(entries) = std::fs::read_dir(self.data.join("postgres").join("clusters")) else {
             return;
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let strays: Vec<String> = names
-            .filter(|name| name.starts_with("br-"))
-            .filter(|name| self.read(|world| world.branch_by_uid(name).is_none()))
+            .filter(|name| name.starts_with("br-") || name.starts_with("ep-"))
+            .filter(|name| !self.read(|world| world.owns_cluster(name)))
             .collect();
         for stray in strays {
             if let Err(error) = self.postgres.remove(&stray).await {

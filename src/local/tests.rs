@@ -18,6 +18,7 @@ use super::{Options, loopback, serve};
 use crate::error::{Kind, Result};
 
 mod instances;
+mod readers;
 mod roles;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -133,7 +134,11 @@ impl Server {
     }
 
     fn credential(&self, branch: &str) -> String {
-        let body = json!({ "endpoint": format!("{branch}/endpoints/primary") });
+        self.credential_for(&format!("{branch}/endpoints/primary"))
+    }
+
+    fn credential_for(&self, endpoint: &str) -> String {
+        let body = json!({ "endpoint": endpoint });
         let (status, answer) = self.call("POST", "/api/2.0/postgres/credentials", &body);
         assert_eq!(status, 200, "{answer}");
         answer["token"].as_str().unwrap().to_owned()
@@ -152,7 +157,17 @@ impl Server {
         password: &str,
         query: &str,
     ) -> Result<Vec<String>, String> {
-        let endpoint = self.get(&format!("/api/2.0/postgres/{branch}/endpoints/primary"));
+        self.log_in_at(&format!("{branch}/endpoints/primary"), user, password, query)
+    }
+
+    fn log_in_at(
+        &self,
+        endpoint: &str,
+        user: &str,
+        password: &str,
+        query: &str,
+    ) -> Result<Vec<String>, String> {
+        let endpoint = self.get(&format!("/api/2.0/postgres/{endpoint}"));
         let hosts = &endpoint["status"]["hosts"];
         let mut config = tokio_postgres::Config::new();
         config

@@ -63,8 +63,12 @@ pub(crate) enum Work {
     Remove(Vec<String>),
     /// Open the endpoints of these branches again.
     Revive(Vec<String>),
-    /// Stop the compute of this branch, because its endpoint was disabled.
-    Suspend(String),
+    /// Make the cluster of a read-only endpoint: the uids of its branch and its own.
+    CreateStandby { branch: String, endpoint: String },
+    /// Close this read-only endpoint, by its uid, and remove its cluster.
+    RemoveStandby(String),
+    /// Stop this compute of a branch, because its endpoint was disabled.
+    Suspend { branch: String, compute: String },
     /// Change the roles or databases of a branch.
     Catalog(Box<CatalogWork>),
 }

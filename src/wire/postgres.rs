@@ -122,6 +122,23 @@ pub(crate) struct EndpointSettings {
     /// Raw Postgres settings.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) pg_settings: BTreeMap<String, String>,
+    /// Computes behind one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<EndpointGroup>,
+}
+
+/// How many computes an endpoint has, one of which serves while the others stand by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndpointGroup {
+    /// Least number of computes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) min: Option<u32>,
+    /// Largest number of computes; has to equal `min`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max: Option<u32>,
+    /// Whether those that stand by can be read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) enable_readable_secondaries: Option<bool>,
 }
 
 /// A branch: a copy-on-write line of data.

@@ -7,6 +7,7 @@ mod branch;
 mod contract;
 mod creds;
 mod deploy;
+mod endpoints;
 mod faults;
 mod forge;
 mod gc;

@@ -256,8 +256,10 @@ async fn delete_endpoint(
     Path(path): Path<(String, String, String)>,
 ) -> Reply {
     let name = endpoint(path);
-    start(&workspace, caller, name.project.clone(), move |world, _, _| world.delete_endpoint(&name))
-        .await
+    start(&workspace, caller, name.project.clone(), move |world, _, now| {
+        world.delete_endpoint(&name, now)
+    })
+    .await
 }
 
 async fn any_operation(State(workspace): Shared, Path(id): Path<String>) -> Reply {

@@ -320,7 +320,7 @@ impl World {
         if self.has_children(branch) {
             return Err(Fault::bad_request("cannot delete branch with child branches"));
         }
-        if branch.operation.is_some() {
+        if branch.busy() {
             return Err(Fault::busy(name));
         }
         let work = if purge {
@@ -423,7 +423,7 @@ impl World {
         let expired: Vec<String> = self
             .branches
             .values()
-            .filter(|branch| branch.delete_time.is_none() && branch.operation.is_none())
+            .filter(|branch| branch.delete_time.is_none() && !branch.busy())
             .filter(|branch| branch.expire_time.is_some_and(|time| time <= now))
             .map(|branch| branch.uid.clone())
             .collect();
@@ -458,6 +458,12 @@ impl World {
     /// Returns a branch by uid, deleted ones included.
     pub(crate) fn branch_by_uid(&self, uid: &str) -> Option<&BranchRecord> {
         self.branches.get(uid)
+    }
+
+    /// Says whether the cluster `name` belongs to a branch or to an endpoint, deleted ones included.
+    pub(crate) fn owns_cluster(&self, name: &str) -> bool {
+        self.branches.contains_key(name)
+            || self.branches.values().any(|branch| branch.endpoint_by_uid(name).is_some())
     }
 
     /// Returns every branch that can be connected to: ready, not deleted, nor its project.
@@ -589,6 +595,16 @@ impl BranchRecord {
     /// Returns whether it is the first branch of its project, which lives and dies with that.
     pub(super) fn is_root(&self) -> bool {
         self.id == ROOT_BRANCH
+    }
+
+    /// Says whether its cluster, or one of a read-only endpoint, is being made.
+    pub(super) fn busy(&self) -> bool {
+        self.operation.is_some() || self.endpoints.iter().any(|each| each.operation.is_some())
+    }
+
+    /// Returns an endpoint by uid.
+    pub(crate) fn endpoint_by_uid(&self, uid: &str) -> Option<&EndpointRecord> {
+        self.endpoints.iter().find(|endpoint| endpoint.uid == uid)
     }
 
     /// Returns its full name.

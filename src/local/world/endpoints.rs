@@ -8,22 +8,31 @@ use serde_json::Value;
 
 use super::branches::BranchRecord;
 use super::mask::{Fields, Mask};
-use super::operations::response;
+use super::operations::{empty, response};
 use super::projects::checked_id;
 use super::{PageRequest, Started, Work, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
 use crate::time::Ttl;
+use crate::wire::failure::Failure;
 use crate::wire::names::{BranchName, EndpointName};
 use crate::wire::postgres::{
-    Body, Endpoint, EndpointList, EndpointSettings, EndpointSpec, EndpointState, EndpointStatus,
-    EndpointType, Hosts,
+    Body, Endpoint, EndpointGroup, EndpointList, EndpointSettings, EndpointSpec, EndpointState,
+    EndpointStatus, EndpointType, Hosts,
 };
 
 const LEAST_CU: f64 = 0.5;
 const MOST_CU: f64 = 112.0;
 /// Largest distance between the two limits of an autoscaling compute.
 const WIDEST_CU: f64 = 16.0;
+/// Computes that may be active at once in a project, those of the default branch aside.
+///
+/// Source: the product documentation, "Limitations", read 2026-08.
+const MOST_ACTIVE: usize = 20;
+/// Read-only endpoints of one branch.
+const MOST_READERS: usize = 20;
+/// Most computes behind one endpoint.
+const LARGEST_GROUP: u32 = 4;
 const SUSPEND_LEAST: Duration = Duration::from_secs(60);
 const SUSPEND_MOST: Duration = Duration::from_secs(604_800);
 /// Idle time before a compute is suspended unless asked otherwise: the five minutes the product
@@ -44,8 +53,11 @@ pub(crate) struct Address {
 pub(crate) struct EndpointRecord {
     /// Id in paths.
     pub(crate) id: String,
-    /// Unique id.
+    /// Unique id; also the name of the cluster of a read-only one.
     pub(crate) uid: String,
+    /// What it may be used for.
+    #[serde(default)]
+    pub(crate) kind: EndpointType,
     /// When it was created.
     pub(crate) create_time: Timestamp,
     /// When it last changed.
@@ -60,6 +72,9 @@ pub(crate) struct EndpointRecord {
     pub(crate) last_active_time: Option<Timestamp>,
     /// Where it listens.
     pub(crate) address: Option<Address>,
+    /// The operation that makes its cluster, while it runs; the read-write one is made with the branch.
+    #[serde(default)]
+    pub(crate) operation: Option<String>,
 }
 
 const FIELDS: Fields = Fields {
@@ -90,21 +105,81 @@ impl World {
         let record = self.branch(&branch.project, &branch.branch)?;
         let id = checked_id("endpoint_id", id)?;
         check_settings(&spec.settings)?;
-        if spec.endpoint_type == EndpointType::ReadOnly {
-            return Err(Fault::new(
-                501,
-                "NOT_IMPLEMENTED",
-                "read-only endpoints are not served by the embedded workspace",
-            ));
-        }
-        if record.endpoints.iter().any(|endpoint| endpoint.id == id) {
+        if let Some(known) = record.endpoints.iter().find(|endpoint| endpoint.id == id) {
             if !replace {
                 return Err(Fault::taken("endpoint with such id already exists"));
             }
+            if known.kind != spec.endpoint_type {
+                return Err(Fault::invalid("endpoint_type cannot be changed"));
+            }
             return self.change_endpoint(&branch.endpoint(id), spec, |_| true, now);
         }
-        // Every branch has its read-write endpoint from the start, and one is the most it can have.
-        Err(Fault::taken("read_write endpoint already exists"))
+        if spec.endpoint_type == EndpointType::ReadWrite {
+            // Every branch has its read-write endpoint from the start, and one is the most it can have.
+            return Err(Fault::taken("read_write endpoint already exists"));
+        }
+        self.check_room(self.settled(branch)?)?;
+        let uid = record.uid.clone();
+        let mut settings = self.project(&branch.project)?.default_endpoint_settings.clone();
+        merge_settings(&mut settings, &spec.settings, |_| true)?;
+        let mut endpoint = EndpointRecord::new(id, settings, now);
+        endpoint.kind = EndpointType::ReadOnly;
+        endpoint.disabled = spec.disabled.unwrap_or(false);
+        let operation = self.begin("Endpoint", branch.endpoint(id), now);
+        endpoint.operation = Some(operation.clone());
+        let work = Work::CreateStandby { branch: uid.clone(), endpoint: endpoint.uid.clone() };
+        self.with_branch(&uid, |branch| branch.endpoints.push(endpoint));
+        Ok(Started { operation, work })
+    }
+
+    /// Refuses one more read-only endpoint where the documented limits are reached.
+    fn check_room(&self, branch: &BranchRecord) -> Answer<()> {
+        let full = |text: String| Err(Fault::new(400, "QUOTA_EXCEEDED", text));
+        if branch.endpoints.len() > MOST_READERS {
+            return full(format!("the branch has {MOST_READERS} read-only endpoints, the most"));
+        }
+        let exempt = &self.project(&branch.project)?.default_branch;
+        let active: usize = self
+            .live_uids_of(&branch.project)
+            .iter()
+            .filter_map(|uid| self.branch_by_uid(uid))
+            .filter(|branch| branch.id != *exempt)
+            .map(|branch| branch.endpoints.iter().filter(|endpoint| endpoint.counts()).count())
+            .sum();
+        if branch.id != *exempt && active >= MOST_ACTIVE {
+            return full(format!("{MOST_ACTIVE} computes of the project are active, the most"));
+        }
+        Ok(())
+    }
+
+    /// Reports that the cluster of a read-only endpoint is there, or why it could not be made.
+    ///
+    /// An endpoint that could not be made is gone again.
+    pub(crate) fn finish_endpoint(
+        &mut self,
+        uid: &str,
+        endpoint_uid: &str,
+        result: Result<(), Failure>,
+        now: Timestamp,
+    ) {
+        let Some(branch) = self.branch_by_uid(uid) else { return };
+        let Some(endpoint) = branch.endpoint_by_uid(endpoint_uid) else { return };
+        let Some(operation) = endpoint.operation.clone() else { return };
+        let name = branch.name().endpoint(&endpoint.id);
+        let result = match result {
+            Ok(()) => Ok(self.with_endpoint(&name, |endpoint| {
+                endpoint.operation = None;
+                endpoint.state = EndpointState::Active;
+                endpoint.last_active_time = Some(now);
+            })),
+            Err(failure) => {
+                self.with_branch(uid, |branch| {
+                    branch.endpoints.retain(|endpoint| endpoint.uid != endpoint_uid);
+                });
+                Err(failure)
+            }
+        };
+        self.finish(&operation, result);
     }
 
     /// Returns an endpoint as it goes over the wire.
@@ -134,11 +209,11 @@ impl World {
         body: &Value,
         now: Timestamp,
     ) -> Answer<Started> {
-        self.endpoint(name)?;
+        let kind = self.endpoint(name)?.1.kind;
         let mask = Mask::parse(mask, &FIELDS, body)?;
         let spec = super::parse::<Body<EndpointSpec>>(body)?.spec;
         check_settings(&spec.settings)?;
-        if mask.has("spec.endpoint_type") && spec.endpoint_type != EndpointType::ReadWrite {
+        if mask.has("spec.endpoint_type") && spec.endpoint_type != kind {
             return Err(Fault::invalid("endpoint_type cannot be changed"));
         }
         self.change_endpoint(name, &spec, |field| mask.has(&format!("spec.{field}")), now)
@@ -152,7 +227,10 @@ impl World {
         now: Timestamp,
     ) -> Answer<Started> {
         let (branch, endpoint) = self.endpoint(name)?;
-        let uid = branch.uid.clone();
+        if endpoint.operation.is_some() {
+            return Err(Fault::busy(name));
+        }
+        let (uid, compute) = (branch.uid.clone(), endpoint.compute(branch).to_owned());
         let mut settings = endpoint.settings.clone();
         merge_settings(&mut settings, &spec.settings, &chosen)?;
         let disabled = match spec.disabled {
@@ -168,7 +246,7 @@ impl World {
             endpoint.update_time = now;
         });
         let operation = self.finished("Endpoint", name, answer, now);
-        let work = if disabled { Work::Suspend(uid) } else { Work::Nothing };
+        let work = if disabled { Work::Suspend { branch: uid, compute } } else { Work::Nothing };
         Ok(Started { operation, work })
     }
 
@@ -187,15 +265,28 @@ impl World {
         self.get_endpoint(name).map_or(Value::Null, |endpoint| response(&endpoint))
     }
 
-    /// Refuses to delete an endpoint: the read-write one lives as long as its branch.
-    pub(crate) fn delete_endpoint(&self, name: &EndpointName) -> Answer<Started> {
-        let (branch, _) = self.endpoint(name)?;
+    /// Deletes a read-only endpoint; the read-write one lives as long as its branch.
+    pub(crate) fn delete_endpoint(
+        &mut self,
+        name: &EndpointName,
+        now: Timestamp,
+    ) -> Answer<Started> {
+        let (branch, endpoint) = self.endpoint(name)?;
         if branch.protected {
             return Err(Fault::bad_request("cannot delete endpoint of a protected branch"));
         }
-        Err(Fault::managed_by_parent(format!(
-            "Cannot delete read-write endpoint '{name}'. Read-write endpoints cannot be deleted."
-        )))
+        if endpoint.kind == EndpointType::ReadWrite {
+            return Err(Fault::managed_by_parent(format!(
+                "Cannot delete read-write endpoint '{name}'. Read-write endpoints cannot be deleted."
+            )));
+        }
+        if endpoint.operation.is_some() {
+            return Err(Fault::busy(name));
+        }
+        let (uid, gone) = (branch.uid.clone(), endpoint.uid.clone());
+        self.with_branch(&uid, |branch| branch.endpoints.retain(|endpoint| endpoint.uid != gone));
+        let operation = self.finished("Endpoint", name, empty(), now);
+        Ok(Started { operation, work: Work::RemoveStandby(gone) })
     }
 
     /// Returns an endpoint with its branch.
@@ -212,6 +303,7 @@ impl EndpointRecord {
         EndpointRecord {
             id: id.to_owned(),
             uid: ids::readable("ep"),
+            kind: EndpointType::ReadWrite,
             create_time: now,
             update_time: now,
             settings,
@@ -219,7 +311,21 @@ impl EndpointRecord {
             state: EndpointState::Init,
             last_active_time: None,
             address: None,
+            operation: None,
         }
+    }
+
+    /// Returns the name of the cluster behind it: that of the branch, or a standby of its own.
+    pub(crate) fn compute<'a>(&'a self, branch: &'a BranchRecord) -> &'a str {
+        match self.kind {
+            EndpointType::ReadWrite => &branch.uid,
+            EndpointType::ReadOnly => &self.uid,
+        }
+    }
+
+    /// Says whether it counts as an active compute.
+    fn counts(&self) -> bool {
+        matches!(self.state, EndpointState::Init | EndpointState::Active)
     }
 
     /// Returns the endpoint as it goes over the wire.
@@ -235,13 +341,13 @@ impl EndpointRecord {
             update_time: Some(self.update_time),
             status: EndpointStatus {
                 endpoint_id: self.id.clone(),
-                endpoint_type: EndpointType::ReadWrite,
+                endpoint_type: self.kind,
                 current_state: self.state,
                 pending_state: (!ready).then_some(EndpointState::Active),
                 disabled: self.disabled,
                 settings: self.settings.clone(),
                 last_active_time: self.last_active_time,
-                hosts: self.address.filter(|_| ready).map(Address::hosts),
+                hosts: self.address.filter(|_| ready).map(|address| address.hosts(self.kind)),
             },
         }
     }
@@ -256,10 +362,11 @@ impl EndpointRecord {
 }
 
 impl Address {
-    fn hosts(self) -> Hosts {
+    fn hosts(self, kind: EndpointType) -> Hosts {
+        let host = self.ip.to_string();
         Hosts {
-            host: Some(self.ip.to_string()),
-            read_only_host: None,
+            read_only_host: (kind == EndpointType::ReadOnly).then(|| host.clone()),
+            host: Some(host),
             read_write_pooled_host: None,
             port: (self.port != 5432).then_some(self.port),
         }
@@ -276,6 +383,9 @@ pub(super) fn check_settings(settings: &EndpointSettings) -> Answer<()> {
             return Err(Fault::invalid(format!("{name} must be between 0.5 and 112")));
         }
     }
+    if let Some(group) = &settings.group {
+        check_group(group)?;
+    }
     if settings.no_suspension == Some(false) {
         return Err(Fault::invalid("no_suspension can only be true"));
     }
@@ -288,6 +398,13 @@ pub(super) fn check_settings(settings: &EndpointSettings) -> Answer<()> {
         && !(SUSPEND_LEAST..=SUSPEND_MOST).contains(&timeout)
     {
         return Err(Fault::invalid("suspend_timeout_duration must be between 60s and 604800s"));
+    }
+    Ok(())
+}
+
+fn check_group(group: &EndpointGroup) -> Answer<()> {
+    if group.min != group.max || !group.max.is_none_or(|max| (1..=LARGEST_GROUP).contains(&max)) {
+        return Err(Fault::invalid("group.min and group.max must be equal, and between 1 and 4"));
     }
     Ok(())
 }
@@ -327,6 +444,13 @@ pub(super) fn merge_settings(
     }
     if !wanted.pg_settings.is_empty() && chosen("pg_settings") {
         settings.pg_settings = wanted.pg_settings.clone();
+    }
+    if wanted.group.is_some() && chosen("group") {
+        settings.group.clone_from(&wanted.group);
+    }
+    let several = settings.group.as_ref().and_then(|group| group.max).is_some_and(|max| max > 1);
+    if several && settings.no_suspension != Some(true) {
+        return Err(Fault::invalid("an endpoint with several computes needs no_suspension"));
     }
     check_limits(settings)
 }

@@ -215,7 +215,11 @@ impl World {
                 }
             }
         });
-        Ok(if stopped == Some(true) { Work::Suspend(uid) } else { Work::Nothing })
+        Ok(if stopped == Some(true) {
+            Work::Suspend { branch: uid.clone(), compute: uid }
+        } else {
+            Work::Nothing
+        })
     }
 
     /// Deletes an instance for good, and its copies too with `force`; returns what is left to be done.

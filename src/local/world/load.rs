@@ -73,18 +73,30 @@ impl World {
 
     /// Returns the work that a killed server left undone, and ends the operations that have none left.
     pub(crate) fn resume(&mut self, now: Timestamp) -> Vec<Work> {
-        let work = self
+        let clusters =
+            self.branches.values().filter(|branch| branch.operation.is_some()).map(|branch| {
+                match branch.source {
+                    Some(_) => Work::CreateChild(branch.uid.clone()),
+                    None => Work::CreateRoot(branch.uid.clone()),
+                }
+            });
+        let standbys = self.branches.values().flat_map(|branch| {
+            let begun = branch.endpoints.iter().filter(|endpoint| endpoint.operation.is_some());
+            begun.map(|endpoint| Work::CreateStandby {
+                branch: branch.uid.clone(),
+                endpoint: endpoint.uid.clone(),
+            })
+        });
+        let work = clusters.chain(standbys).collect();
+        self.settle_catalogs();
+        let owned: Vec<&String> = self
             .branches
             .values()
-            .filter(|branch| branch.operation.is_some())
-            .map(|branch| match branch.source {
-                Some(_) => Work::CreateChild(branch.uid.clone()),
-                None => Work::CreateRoot(branch.uid.clone()),
+            .flat_map(|branch| {
+                let endpoints = branch.endpoints.iter().map(|endpoint| &endpoint.operation);
+                endpoints.chain([&branch.operation]).flatten()
             })
             .collect();
-        self.settle_catalogs();
-        let owned: Vec<&String> =
-            self.branches.values().filter_map(|branch| branch.operation.as_ref()).collect();
         let loose: Vec<OperationRecord> = self
             .operations
             .values()

@@ -299,7 +299,7 @@ impl World {
             if branch.protected && branch.delete_time.is_none() {
                 return Err(Fault::bad_request("cannot delete project with protected branches"));
             }
-            if branch.operation.is_some() {
+            if branch.busy() {
                 return Err(Fault::busy(branch.name()));
             }
         }

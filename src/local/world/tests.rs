@@ -10,6 +10,8 @@ use crate::local::store::Store;
 use crate::wire::names::{BranchName, ProjectName};
 use crate::wire::postgres::{BranchSpec, BranchState, EndpointSpec, EndpointState};
 
+mod readers;
+
 fn now() -> Timestamp {
     "2026-11-20T12:00:00Z".parse().unwrap()
 }
@@ -409,10 +411,10 @@ fn a_second_read_write_endpoint_is_refused_and_replacing_changes_the_first() {
 
 #[test]
 fn the_read_write_endpoint_lives_as_long_as_its_branch() {
-    let world = shop();
+    let mut world = shop();
     let primary = name("production").endpoint("primary");
 
-    let fault = world.delete_endpoint(&primary).unwrap_err();
+    let fault = world.delete_endpoint(&primary, now()).unwrap_err();
 
     assert!(fault.failure.is_managed_by_parent());
     assert!(fault.failure.message.starts_with("Cannot delete read-write endpoint 'projects/shop/"));
@@ -437,7 +439,7 @@ fn endpoint_settings_are_kept_within_bounds() {
     let body = json!({ "spec": { "disabled": true, "suspend_timeout_duration": "60s" } });
     let started =
         world.update_endpoint(&primary, Some("spec.disabled,spec.suspension"), &body, now());
-    assert!(matches!(started.unwrap().work, Work::Suspend(_)));
+    assert!(matches!(started.unwrap().work, Work::Suspend { .. }));
     assert!(world.get_endpoint(&primary).unwrap().status.disabled);
 }
 
