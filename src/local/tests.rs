@@ -167,11 +167,23 @@ impl Server {
         password: &str,
         query: &str,
     ) -> Result<Vec<String>, String> {
+        self.log_in_by(endpoint, "host", user, password, query)
+    }
+
+    /// Logs in through the host of the endpoint that its status calls `which`.
+    fn log_in_by(
+        &self,
+        endpoint: &str,
+        which: &str,
+        user: &str,
+        password: &str,
+        query: &str,
+    ) -> Result<Vec<String>, String> {
         let endpoint = self.get(&format!("/api/2.0/postgres/{endpoint}"));
         let hosts = &endpoint["status"]["hosts"];
         let mut config = tokio_postgres::Config::new();
         config
-            .host(hosts["host"].as_str().unwrap())
+            .host(hosts[which].as_str().unwrap())
             .port(u16::try_from(hosts["port"].as_u64().unwrap_or(5432)).unwrap())
             .user(user)
             .password(password)

@@ -353,9 +353,12 @@ pub(crate) struct Hosts {
     /// Host of readable secondaries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) read_only_host: Option<String>,
-    /// Host of the connection pooler.
+    /// Host of the connection pooler of a read-write endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) read_write_pooled_host: Option<String>,
+    /// Host of the connection pooler of readable secondaries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) read_only_pooled_host: Option<String>,
     /// Port, on an embedded workspace whose system cannot give each endpoint an address of its own.
     /// The platform never sends it; absent means 5432.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -71,6 +71,24 @@ fn a_read_only_endpoint_reads_and_has_a_door_of_its_own() {
 }
 
 #[test]
+fn pooled_hosts_lead_to_the_same_compute_with_the_same_token() {
+    let folder = folder();
+    let server = server_with_readers(folder.path());
+    let compute = "SELECT pg_postmaster_start_time() || current_setting('port')";
+    for (endpoint, pooled, foreign) in [
+        (PRIMARY, "read_write_pooled_host", "read_only_pooled_host"),
+        (READERS, "read_only_pooled_host", "read_write_pooled_host"),
+    ] {
+        let token = server.credential_for(endpoint);
+        let ask = |host: &str| server.log_in_by(endpoint, host, DEVELOPER, &token, compute);
+
+        assert_eq!(ask(pooled).unwrap(), ask("host").unwrap(), "{endpoint}");
+        assert_eq!(status(&server, endpoint)["hosts"].get(foreign), None);
+    }
+    server.stop();
+}
+
+#[test]
 fn a_read_only_endpoint_sleeps_and_wakes_by_itself() {
     let folder = folder();
     let server = server_with_readers(folder.path());

@@ -362,12 +362,15 @@ impl EndpointRecord {
 }
 
 impl Address {
+    /// Returns the hosts of an endpoint. The pooled ones are the direct one: sessions are passed through.
     fn hosts(self, kind: EndpointType) -> Hosts {
-        let host = self.ip.to_string();
+        let host = Some(self.ip.to_string());
+        let reads = host.clone().filter(|_| kind == EndpointType::ReadOnly);
         Hosts {
-            read_only_host: (kind == EndpointType::ReadOnly).then(|| host.clone()),
-            host: Some(host),
-            read_write_pooled_host: None,
+            read_only_host: reads.clone(),
+            read_write_pooled_host: host.clone().filter(|_| kind == EndpointType::ReadWrite),
+            read_only_pooled_host: reads,
+            host,
             port: (self.port != 5432).then_some(self.port),
         }
     }
