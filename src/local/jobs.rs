@@ -39,10 +39,7 @@ impl Workspace {
                 self.listeners.close(&endpoint);
                 log(self.postgres.remove(&endpoint).await);
             }
-            Work::Suspend { branch, compute } => {
-                log(self.postgres.suspend(&compute).await);
-                self.note_states(&branch).await;
-            }
+            Work::Adjust { branch, endpoint } => self.adjust(&branch, &endpoint).await,
             Work::Catalog(work) => self.change_catalog(&work).await,
         }
     }
@@ -64,6 +61,29 @@ impl Workspace {
         }
         self.note_states(&uid).await;
         Ok(())
+    }
+
+    /// Lets a compute be as large as its endpoint says, and suspends it when that is disabled.
+    async fn adjust(&self, uid: &str, endpoint: &str) {
+        let found = self.read(|world| {
+            let branch = world.branch_by_uid(uid)?;
+            let record = branch.endpoint_by_uid(endpoint)?;
+            Some((record.compute(branch).to_owned(), record.size(), record.disabled))
+        });
+        let Some((compute, size, disabled)) = found else { return };
+        log(self.postgres.resize(&compute, size).await);
+        self.refit(endpoint, &compute).await;
+        if disabled {
+            log(self.postgres.suspend(&compute).await);
+        }
+        self.note_states(uid).await;
+    }
+
+    /// Lets a compute take on its new size if no session is open on its endpoint.
+    async fn refit(&self, endpoint: &str, compute: &str) {
+        if self.listeners.connections(endpoint) == 0 && self.postgres.is_outgrown(compute) {
+            log(self.postgres.refit(compute).await);
+        }
     }
 
     async fn make_endpoint(self: &Arc<Self>, uid: &str, endpoint: &str) {
@@ -89,6 +109,7 @@ impl Workspace {
         let (Some(branch), Some(record)) = (&branch, found) else {
             return Err(Error::new(Kind::NotFound, "the endpoint is gone"));
         };
+        self.postgres.resize(endpoint, record.size()).await?;
         self.postgres.wake_standby(uid, endpoint).await?;
         if record.disabled {
             self.postgres.suspend(endpoint).await?;
@@ -148,6 +169,9 @@ impl Workspace {
         let Some(branch) = self.read(|world| world.branch_by_uid(uid).cloned()) else {
             return Err(Error::new(Kind::NotFound, "the branch is gone"));
         };
+        if let Some(endpoint) = branch.endpoints.first() {
+            self.postgres.resize(uid, endpoint.size()).await?;
+        }
         let start = match &branch.source {
             Some(source) => {
                 let moment = match (&source.wanted_lsn, source.wanted_time) {
@@ -280,6 +304,7 @@ impl Workspace {
         for branch in branches {
             for endpoint in &branch.endpoints {
                 let compute = endpoint.compute(&branch);
+                self.refit(&endpoint.uid, compute).await;
                 if self.postgres.is_running(compute) && self.is_idle(endpoint, now) {
                     log(self.postgres.suspend(compute).await);
                 }

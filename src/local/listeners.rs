@@ -175,6 +175,7 @@ impl Workspace {
         endpoint: &EndpointRecord,
     ) -> Result<()> {
         let name = branch.name().endpoint(&endpoint.id);
+        self.postgres.resize(endpoint.compute(branch), endpoint.size()).await?;
         let address = self
             .listen(&branch.uid, &name, endpoint)
             .await

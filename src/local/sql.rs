@@ -32,8 +32,9 @@ use crate::wire::names::EndpointName;
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 /// How long the end of an answer may take to reach the client once the server is gone.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Most connections at once, those that are not logged in yet included.
-const MOST_CONNECTIONS: usize = 1000;
+/// Most connections at once, those that are not logged in yet included: a few more than the largest
+/// compute allows, so that it is Postgres who refuses.
+const MOST_CONNECTIONS: usize = 4096;
 /// Bytes read at once in each direction.
 const BUFFER_BYTES: usize = 32 << 10;
 /// Most bytes a server may say before it is ready for queries.

@@ -67,8 +67,8 @@ pub(crate) enum Work {
     CreateStandby { branch: String, endpoint: String },
     /// Close this read-only endpoint, by its uid, and remove its cluster.
     RemoveStandby(String),
-    /// Stop this compute of a branch, because its endpoint was disabled.
-    Suspend { branch: String, compute: String },
+    /// Let the compute of an endpoint follow its settings: the uids of the branch and the endpoint.
+    Adjust { branch: String, endpoint: String },
     /// Change the roles or databases of a branch.
     Catalog(Box<CatalogWork>),
 }

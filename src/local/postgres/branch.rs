@@ -1,6 +1,5 @@
 //! Making a cluster out of any moment of another: a base, the log since then, and recovery up to it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +10,7 @@ use super::compute::Compute;
 use super::copy::remove_folder;
 use super::session::{Address, OWN_DATABASE, flush_position, told};
 use super::wal::Lsn;
-use super::{Engine, Moment, Origin, blocking, flushed, upkeep};
+use super::{Engine, Moment, Origin, Size, blocking, flushed, upkeep};
 use crate::error::{Doing, Error, Kind, Result};
 
 /// How long recovery may take; it reads about half a gigabyte of log a second.
@@ -60,7 +59,7 @@ async fn make(engine: &Engine, source: &Cluster, child: &str, at: Moment) -> Res
         return Err(outside(format!("`{position}` is not written yet"), engine, &record));
     }
     let folder = engine.fresh_folder(child).await?;
-    let recovered = recover(engine, source, &folder, &base_id, &base, reach, end).await;
+    let recovered = recover(engine, source, child, &base_id, &base, reach, end).await;
     let (compute, origin) = match recovered {
         Ok(recovered) => recovered,
         Err(error) => {
@@ -73,6 +72,7 @@ async fn make(engine: &Engine, source: &Cluster, child: &str, at: Moment) -> Res
     let mut record = Record::new(engine.host.install.major, birth, origin.0, base_id);
     record.origin_time = origin.1;
     record.retention = source.record().retention;
+    record.most_connections = source.record().most_connections;
     engine.complete(child, folder, record, compute)?;
     Ok(Origin { lsn: origin.0.to_string(), time: origin.1 })
 }
@@ -123,19 +123,21 @@ async fn fence(address: &Address) -> Result<Lsn> {
 async fn recover(
     engine: &Engine,
     source: &Cluster,
-    folder: &Path,
+    child: &str,
     base_id: &str,
     base: &Base,
     reach: Reach,
     end: Lsn,
 ) -> Result<(Compute, (Lsn, Timestamp))> {
-    let data = data_of(folder);
+    let folder = engine.folder_of(child);
+    let data = data_of(&folder);
     engine.lay_out(base_id, base, &source.wal(), end, &data).await?;
     let signal = data.join("recovery.signal");
     std::fs::write(&signal, "")?;
     engine.host.account.own(&signal)?;
-    let settings = settings(reach);
-    let compute = engine.host.start(&data, &log_of(folder), &settings, RECOVERY_LIMIT).await?;
+    let mut settings = settings(reach);
+    settings.extend(engine.host.size_of(child).map_or_else(Vec::new, Size::settings));
+    let compute = engine.host.start(&data, &log_of(&folder), &settings, RECOVERY_LIMIT).await?;
     let reached = reached(compute.address(), base).await?;
     Ok((compute, reached))
 }

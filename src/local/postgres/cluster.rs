@@ -13,6 +13,7 @@ use super::compute::{Compute, Host, Port, Stop};
 use super::copy::write_whole;
 use super::locked;
 use super::session::Address;
+use super::size::{Size, USUAL_CONNECTIONS};
 use super::wal::Lsn;
 use crate::error::{Doing, Error, Kind, Result};
 
@@ -41,6 +42,13 @@ pub(super) struct Record {
     /// The cluster it follows, when it is a standby; it has no past of its own then.
     #[serde(default)]
     pub(super) primary: Option<String>,
+    /// Most connections that it ever allowed: a standby that replays its log must allow as many.
+    #[serde(default = "usual_connections")]
+    pub(super) most_connections: u32,
+}
+
+const fn usual_connections() -> u32 {
+    USUAL_CONNECTIONS
 }
 
 impl Record {
@@ -54,6 +62,7 @@ impl Record {
             bases: vec![base],
             retention: DEFAULT_RETENTION,
             primary: None,
+            most_connections: USUAL_CONNECTIONS,
         }
     }
 }
@@ -65,6 +74,8 @@ pub(super) struct Cluster {
     folder: PathBuf,
     record: Mutex<Record>,
     compute: Mutex<Option<Compute>>,
+    /// Size that its compute was started with.
+    size: Mutex<Option<Size>>,
     /// Number its compute listens under, the same each time: a standby that looks for it there must
     /// never find another cluster.
     port: Mutex<Option<Port>>,
@@ -93,6 +104,7 @@ impl Cluster {
             folder,
             record: Mutex::new(record),
             wanted: AtomicBool::new(compute.is_some()),
+            size: Mutex::default(),
             port: Mutex::new(compute.as_ref().map(Compute::port)),
             compute: Mutex::new(compute),
             turn: tokio::sync::Mutex::default(),
@@ -165,6 +177,16 @@ impl Cluster {
         self.wanted.load(Ordering::SeqCst)
     }
 
+    /// Returns the size that the compute was started with.
+    pub(super) fn size(&self) -> Option<Size> {
+        *locked(&self.size)
+    }
+
+    /// Notes the size that the compute was started with.
+    pub(super) fn note_size(&self, size: Option<Size>) {
+        *locked(&self.size) = size;
+    }
+
     /// Notes whether the compute is to run for the standby `name`.
     pub(super) fn feed(&self, name: &str, feed: bool) {
         let mut readers = locked(&self.readers);
@@ -192,7 +214,7 @@ impl Cluster {
     pub(super) async fn start_with(
         &self,
         host: &Host,
-        settings: &[(&str, String)],
+        settings: &[(&'static str, String)],
     ) -> Result<Address> {
         if let Some(address) = self.address() {
             return Ok(address);
@@ -215,10 +237,14 @@ impl Cluster {
             compute.stop(Stop::Clean).await;
         }
         let (port, log) = (locked(&self.port).clone(), log_of(&self.folder));
+        let size = host.size_of(&self.name);
+        let mut all = size.map_or_else(Vec::new, Size::settings);
+        all.extend_from_slice(settings);
         let compute = host
-            .start_at(port, &self.data(), &log, settings, START_LIMIT)
+            .start_at(port, &self.data(), &log, &all, START_LIMIT)
             .await
             .doing(|| format!("could not start the compute of `{}`", self.name))?;
+        self.note_size(size);
         *locked(&self.port) = Some(compute.port());
         let address = compute.address().clone();
         *locked(&self.compute) = Some(compute);

@@ -1,6 +1,6 @@
 //! Running postmasters: started directly, reached over a private socket, stopped by signals.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use tokio::process::Child;
 use super::account::{Account, claim};
 use super::install::Install;
 use super::session::Address;
+use super::size::{Size, USUAL_CONNECTIONS};
 use super::{leftover, locked};
 use crate::error::{Error, Kind, Result};
 
@@ -36,6 +37,8 @@ pub(super) struct Host {
     pub(super) sockets: PathBuf,
     /// Numbers in use in that folder.
     pub(super) ports: Arc<Mutex<BTreeSet<u16>>>,
+    /// Sizes of the computes, by the names of their clusters.
+    pub(super) sizes: Mutex<HashMap<String, Size>>,
 }
 
 /// A number that tells one socket from the others; free again when the last clone is dropped.
@@ -67,6 +70,11 @@ pub(super) struct Compute {
 }
 
 impl Host {
+    /// Returns the size of the compute of `cluster`, if one was set.
+    pub(super) fn size_of(&self, cluster: &str) -> Option<Size> {
+        locked(&self.sizes).get(cluster).copied()
+    }
+
     /// Starts a postmaster on `data` with `settings` besides the usual ones, and waits until it takes sessions.
     ///
     /// Fails with the last lines of its log when it ends instead, and with `TimedOut` after `limit`.
@@ -226,7 +234,6 @@ fn usual_settings(address: &Address) -> Vec<(&'static str, String)> {
         ("listen_addresses", ""),
         ("unix_socket_permissions", "0700"),
         ("shared_buffers", "16MB"),
-        ("max_connections", "100"),
         ("wal_level", "replica"),
         ("wal_recycle", "off"),
         ("wal_init_zero", "off"),
@@ -250,6 +257,7 @@ fn usual_settings(address: &Address) -> Vec<(&'static str, String)> {
     ];
     let mut settings: Vec<_> =
         fixed.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+    settings.push(("max_connections", USUAL_CONNECTIONS.to_string()));
     settings.push(("unix_socket_directories", address.folder.display().to_string()));
     settings.push(("port", address.port.to_string()));
     settings

@@ -15,6 +15,7 @@ mod install;
 mod leftover;
 mod roles;
 mod session;
+mod size;
 mod spare;
 mod standby;
 mod template;
@@ -37,6 +38,7 @@ pub(crate) use self::catalog::{
 };
 pub(crate) use self::install::Install;
 pub(crate) use self::roles::Access;
+pub(crate) use self::size::Size;
 
 use self::account::Account;
 use self::base::{Base, Bases};
@@ -193,6 +195,40 @@ impl Postgres {
         .await
     }
 
+    /// Sets the size of the compute of `cluster`, which need not be there yet, from its next start on.
+    ///
+    /// Standbys allow at least what their primary does: they are suspended when that becomes more.
+    pub(crate) async fn resize(&self, cluster: &str, size: Size) -> Result<()> {
+        locked(&self.0.host.sizes).insert(cluster.to_owned(), size);
+        let Ok(found) = self.0.cluster(cluster) else { return Ok(()) };
+        if size.connections() <= found.record().most_connections {
+            return Ok(());
+        }
+        let engine = self.0.clone();
+        detached(async move {
+            for standby in engine.standbys_of(&found.name) {
+                standby::end(&engine, &standby, Stop::Clean).await;
+            }
+            found.change(|record| record.most_connections = size.connections())
+        })
+        .await
+    }
+
+    /// Says whether the compute of `cluster` runs with another size than it is to have.
+    pub(crate) fn is_outgrown(&self, cluster: &str) -> bool {
+        let size = self.0.host.size_of(cluster);
+        self.0.cluster(cluster).is_ok_and(|found| {
+            found.address().is_some() && size.is_some_and(|size| found.size() != Some(size))
+        })
+    }
+
+    /// Suspends the compute of `cluster`, so that it starts with the size it is to have; one that standbys
+    /// need is started at once.
+    pub(crate) async fn refit(&self, cluster: &str) -> Result<()> {
+        let (engine, found) = (self.0.clone(), self.0.cluster(cluster)?);
+        detached(async move { engine.refit(&found).await }).await
+    }
+
     /// Says whether the compute of `cluster` runs at this moment, and not just for the engine or standbys.
     pub(crate) fn is_running(&self, cluster: &str) -> bool {
         self.0.cluster(cluster).is_ok_and(|found| found.wanted() && found.address().is_some())
@@ -307,7 +343,13 @@ impl Engine {
             account.create_folder(&part)?;
         }
         let sockets = account::socket_folder(&account, &folder)?;
-        let host = Host { install, account, sockets, ports: Arc::new(Mutex::new(BTreeSet::new())) };
+        let host = Host {
+            install,
+            account,
+            sockets,
+            ports: Arc::new(Mutex::new(BTreeSet::new())),
+            sizes: Mutex::default(),
+        };
 
         stop_leftovers(&[folder.clone(), folder.join("clusters")]).await?;
         let clusters = load_clusters(&folder.join("clusters"))?;
@@ -381,12 +423,16 @@ impl Engine {
         &self,
         name: &str,
         folder: PathBuf,
-        record: Record,
+        mut record: Record,
         compute: compute::Compute,
     ) -> Result<()> {
+        if let Some(size) = self.host.size_of(name) {
+            record.most_connections = record.most_connections.max(size.connections());
+        }
         cluster::save(&folder, &record)?;
         record.bases.iter().for_each(|id| self.bases.hold(id));
         let cluster = Cluster::new(name, folder, record, Some(compute));
+        cluster.note_size(self.host.size_of(name));
         locked(&self.clusters).insert(name.to_owned(), Arc::new(cluster));
         Ok(())
     }
@@ -403,8 +449,9 @@ impl Engine {
         let base = self.bases.get(&template).expect("the template is added when opening");
         self.lay_out(&template, &base, &source.join("pg_wal"), base.stop, &data_of(&folder))
             .await?;
+        let settings = self.host.size_of(name).map_or_else(Vec::new, Size::settings);
         let compute =
-            self.host.start(&data_of(&folder), &log_of(&folder), &[], START_LIMIT).await?;
+            self.host.start(&data_of(&folder), &log_of(&folder), &settings, START_LIMIT).await?;
         roles::create_owner(compute.address(), owner).await?;
         let position = flushed(compute.address()).await?;
         let record = Record::new(self.host.install.major, Timestamp::now(), position, template);
@@ -445,6 +492,7 @@ impl Engine {
         }
         let _gate = self.gate(name).await;
         let known = locked(&self.clusters).remove(name);
+        locked(&self.host.sizes).remove(name);
         if let Some(cluster) = known {
             standby::part(self, &cluster);
             let _alone = cluster.pins.write().await;
@@ -456,6 +504,22 @@ impl Engine {
         let folder = self.folder_of(name);
         leftover::stop(&data_of(&folder)).await;
         blocking(move || Ok(remove_folder(&folder)?)).await
+    }
+
+    async fn refit(&self, cluster: &Arc<Cluster>) -> Result<()> {
+        if cluster.record().primary.is_some() {
+            standby::end(self, cluster, Stop::Clean).await;
+            return Ok(());
+        }
+        cluster.want(false);
+        {
+            let _alone = cluster.pins.write().await;
+            cluster.stop(Stop::Clean).await;
+        }
+        match cluster.feeds() {
+            true => cluster.start(&self.host).await.map(drop),
+            false => Ok(()),
+        }
     }
 
     /// Lets a compute that was only needed for a moment stop again, in the background.

@@ -12,7 +12,7 @@ use super::cluster::{self, Cluster, Record, data_of};
 use super::compute::Stop;
 use super::session::{Address, OWN_DATABASE, SUPERUSER, told};
 use super::wal::{self, Lsn};
-use super::{Engine, blocking, flushed, locked, upkeep};
+use super::{Engine, Size, blocking, flushed, locked, upkeep};
 use crate::error::{Doing, Error, Kind, Result};
 
 /// How long a standby may stay where it is, behind its primary, until it is given up. Postgres itself
@@ -57,14 +57,14 @@ async fn bring_up(engine: &Engine, primary: &Arc<Cluster>, name: &str) -> Result
         }
         _ => make(engine, primary, &source, name).await?,
     };
-    let stopped = match follow(engine, &standby, &source).await {
+    let stopped = match follow(engine, &standby, primary, &source).await {
         Ok(address) => return Ok(address),
         Err(error) => error,
     };
     tracing::warn!("the standby `{name}` is made again: {stopped}");
     standby.stop(Stop::Discard).await;
     let standby = make(engine, primary, &source, name).await?;
-    follow(engine, &standby, &source).await
+    follow(engine, &standby, primary, &source).await
 }
 
 /// Says whether the primary still has the log from where the standby's ends.
@@ -106,9 +106,18 @@ async fn make(
 }
 
 /// Starts the standby and waits until it has what its primary had at this moment.
-async fn follow(engine: &Engine, standby: &Cluster, source: &Address) -> Result<Address> {
+async fn follow(
+    engine: &Engine,
+    standby: &Cluster,
+    primary: &Cluster,
+    source: &Address,
+) -> Result<Address> {
     standby.want(true);
-    let address = standby.start_with(&engine.host, &settings(source, &standby.name)).await?;
+    let mut settings = settings(source, &standby.name);
+    let own = engine.host.size_of(&standby.name).map_or(0, Size::connections);
+    let connections = primary.record().most_connections.max(own);
+    settings.push(("max_connections", connections.to_string()));
+    let address = standby.start_with(&engine.host, &settings).await?;
     catch_up(source, &address).await?;
     Ok(address)
 }
@@ -126,6 +135,7 @@ fn settings(source: &Address, name: &str) -> Vec<(&'static str, String)> {
         ("wal_retrieve_retry_interval", "200ms".to_owned()),
         // Its log is nobody's archive.
         ("wal_keep_size", "0".to_owned()),
+        ("max_locks_per_transaction", "64".to_owned()),
     ]
 }
 

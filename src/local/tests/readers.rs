@@ -89,6 +89,41 @@ fn pooled_hosts_lead_to_the_same_compute_with_the_same_token() {
 }
 
 #[test]
+fn the_size_of_a_compute_decides_what_postgres_allows() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.shop();
+    let sizes = "SELECT concat_ws(' ', current_setting('max_connections'), \
+                 current_setting('work_mem'), current_setting('max_parallel_workers'))";
+    let resize = |endpoint: &str, cu: f64| {
+        let spec = json!({ "autoscaling_limit_min_cu": 0.5, "autoscaling_limit_max_cu": cu });
+        let mask = "spec.autoscaling_limit_min_cu,spec.autoscaling_limit_max_cu";
+        let path = format!("{endpoint}?update_mask={mask}");
+        server.change("PATCH", &path, &json!({ "spec": spec }));
+        // It takes on the new size once the last session is over.
+        server.until(|| (status(&server, endpoint)["current_state"] == "IDLE").then_some(()));
+    };
+    let of = |endpoint: &str| ask(&server, endpoint, sizes).unwrap().remove(0);
+    assert_eq!(of(PRIMARY), "209 4MB 1");
+    create(&server, PRODUCTION, "readers");
+    assert_eq!(of(READERS), "209 4MB 1");
+
+    resize(PRIMARY, 4.0);
+    assert_eq!(of(READERS), "839 4MB 1", "as many as its primary");
+    assert_eq!(of(PRIMARY), "839 16MB 4");
+    resize(PRIMARY, 0.5);
+    assert_eq!(of(PRIMARY), "104 4MB 1");
+    resize(READERS, 8.0);
+    assert_eq!(of(READERS), "1678 32MB 8");
+
+    server.branch("dev", &json!({ "no_expiry": true }));
+    assert_eq!(of("projects/shop/branches/dev/endpoints/primary"), "209 4MB 1");
+    create(&server, "projects/shop/branches/dev", "readers");
+    assert_eq!(of("projects/shop/branches/dev/endpoints/readers"), "839 4MB 1");
+    server.stop();
+}
+
+#[test]
 fn a_read_only_endpoint_sleeps_and_wakes_by_itself() {
     let folder = folder();
     let server = server_with_readers(folder.path());

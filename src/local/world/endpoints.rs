@@ -13,6 +13,7 @@ use super::projects::checked_id;
 use super::{PageRequest, Started, Work, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
+use crate::local::postgres::Size;
 use crate::time::Ttl;
 use crate::wire::failure::Failure;
 use crate::wire::names::{BranchName, EndpointName};
@@ -230,7 +231,7 @@ impl World {
         if endpoint.operation.is_some() {
             return Err(Fault::busy(name));
         }
-        let (uid, compute) = (branch.uid.clone(), endpoint.compute(branch).to_owned());
+        let work = Work::Adjust { branch: branch.uid.clone(), endpoint: endpoint.uid.clone() };
         let mut settings = endpoint.settings.clone();
         merge_settings(&mut settings, &spec.settings, &chosen)?;
         let disabled = match spec.disabled {
@@ -246,7 +247,6 @@ impl World {
             endpoint.update_time = now;
         });
         let operation = self.finished("Endpoint", name, answer, now);
-        let work = if disabled { Work::Suspend { branch: uid, compute } } else { Work::Nothing };
         Ok(Started { operation, work })
     }
 
@@ -321,6 +321,11 @@ impl EndpointRecord {
             EndpointType::ReadWrite => &branch.uid,
             EndpointType::ReadOnly => &self.uid,
         }
+    }
+
+    /// Returns the size of its compute.
+    pub(crate) fn size(&self) -> Size {
+        Size(self.settings.autoscaling_limit_max_cu.unwrap_or(1.0))
     }
 
     /// Says whether it counts as an active compute.
