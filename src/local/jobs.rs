@@ -39,7 +39,7 @@ impl Workspace {
                 self.listeners.close(&endpoint);
                 log(self.postgres.remove(&endpoint).await);
             }
-            Work::Adjust { branch, endpoint } => self.adjust(&branch, &endpoint).await,
+            Work::Adjust(uid) => self.adjust(&uid).await,
             Work::Catalog(work) => self.change_catalog(&work).await,
         }
     }
@@ -63,18 +63,16 @@ impl Workspace {
         Ok(())
     }
 
-    /// Lets a compute be as large as its endpoint says, and suspends it when that is disabled.
-    async fn adjust(&self, uid: &str, endpoint: &str) {
-        let found = self.read(|world| {
-            let branch = world.branch_by_uid(uid)?;
-            let record = branch.endpoint_by_uid(endpoint)?;
-            Some((record.compute(branch).to_owned(), record.size(), record.disabled))
-        });
-        let Some((compute, size, disabled)) = found else { return };
-        log(self.postgres.resize(&compute, size).await);
-        self.refit(endpoint, &compute).await;
-        if disabled {
-            log(self.postgres.suspend(&compute).await);
+    /// Lets the computes of a branch be as large as their endpoints say, and suspends those that are disabled.
+    async fn adjust(&self, uid: &str) {
+        let Some(branch) = self.read(|world| world.branch_by_uid(uid).cloned()) else { return };
+        for endpoint in branch.endpoints.iter().filter(|endpoint| endpoint.operation.is_none()) {
+            let compute = endpoint.compute(&branch);
+            log(self.postgres.resize(compute, endpoint.size()).await);
+            self.refit(&endpoint.uid, compute).await;
+            if endpoint.disabled {
+                log(self.postgres.suspend(compute).await);
+            }
         }
         self.note_states(uid).await;
     }

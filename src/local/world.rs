@@ -67,8 +67,8 @@ pub(crate) enum Work {
     CreateStandby { branch: String, endpoint: String },
     /// Close this read-only endpoint, by its uid, and remove its cluster.
     RemoveStandby(String),
-    /// Let the compute of an endpoint follow its settings: the uids of the branch and the endpoint.
-    Adjust { branch: String, endpoint: String },
+    /// Let the computes of this branch follow the settings of their endpoints.
+    Adjust(String),
     /// Change the roles or databases of a branch.
     Catalog(Box<CatalogWork>),
 }

@@ -231,7 +231,7 @@ impl World {
         if endpoint.operation.is_some() {
             return Err(Fault::busy(name));
         }
-        let work = Work::Adjust { branch: branch.uid.clone(), endpoint: endpoint.uid.clone() };
+        let work = Work::Adjust(branch.uid.clone());
         let mut settings = endpoint.settings.clone();
         merge_settings(&mut settings, &spec.settings, &chosen)?;
         let disabled = match spec.disabled {

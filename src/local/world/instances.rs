@@ -215,11 +215,7 @@ impl World {
                 }
             }
         });
-        Ok(if stopped == Some(true) {
-            Work::Suspend { branch: uid.clone(), compute: uid }
-        } else {
-            Work::Nothing
-        })
+        Ok(Work::Adjust(uid))
     }
 
     /// Deletes an instance for good, and its copies too with `force`; returns what is left to be done.

@@ -439,7 +439,7 @@ fn endpoint_settings_are_kept_within_bounds() {
     let body = json!({ "spec": { "disabled": true, "suspend_timeout_duration": "60s" } });
     let started =
         world.update_endpoint(&primary, Some("spec.disabled,spec.suspension"), &body, now());
-    assert!(matches!(started.unwrap().work, Work::Adjust { .. }));
+    assert!(matches!(started.unwrap().work, Work::Adjust(_)));
     assert!(world.get_endpoint(&primary).unwrap().status.disabled);
 }
 
