@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use super::cluster::{Cluster, data_of};
 use super::compute::Host;
 use super::copy::{copy_data, remove_folder, write_whole};
+use super::durable::{sync_each, sync_name};
 use super::session::{Address, OWN_DATABASE, told};
 use super::wal::Lsn;
 use super::{blocking, locked};
@@ -174,8 +175,11 @@ impl Bases {
         };
         let base = Base { timeline, start, stop, end_time: Timestamp::now() };
         base.save(&unfinished)?;
+        let written = unfinished.clone();
+        blocking(move || Ok(sync_each(&written)?)).await?;
         let folder = self.folder.join(&id);
         std::fs::rename(&unfinished, &folder)?;
+        sync_name(&folder)?;
         locked(&self.entries).insert(id.clone(), Entry { base, folder, users: 1, kept: false });
         let noted = cluster.change(|record| record.bases.push(id.clone()));
         if noted.is_err() {

@@ -1,20 +1,16 @@
 //! Making a cluster out of any moment of another: a base, the log since then, and recovery up to it.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::base::{Base, Reach};
 use super::cluster::{Cluster, Record, data_of, log_of};
 use super::compute::Compute;
 use super::copy::remove_folder;
+use super::recovery::Reached;
 use super::session::{Address, OWN_DATABASE, flush_position, told};
 use super::wal::Lsn;
-use super::{Engine, Moment, Origin, Size, blocking, flushed, upkeep};
+use super::{Engine, Moment, Origin, START_LIMIT, Size, blocking, durable, flushed, upkeep};
 use crate::error::{Doing, Error, Kind, Result};
-
-/// How long recovery may take; it reads about half a gigabyte of log a second.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Makes `child` a copy of `source` at `at` and starts it; see `Postgres::create_child`.
 pub(super) async fn create_child(
@@ -69,12 +65,12 @@ async fn make(engine: &Engine, source: &Cluster, child: &str, at: Moment) -> Res
         }
     };
     let birth = if matches!(at, Moment::Now) { asked } else { Timestamp::now() };
-    let mut record = Record::new(engine.host.install.major, birth, origin.0, base_id);
-    record.origin_time = origin.1;
+    let mut record = Record::new(engine.host.install.major, birth, origin.position, base_id);
+    record.origin_time = origin.time;
     record.retention = source.record().retention;
     record.most_connections = source.record().most_connections;
     engine.complete(child, folder, record, compute)?;
-    Ok(Origin { lsn: origin.0.to_string(), time: origin.1 })
+    Ok(Origin { lsn: origin.position.to_string(), time: origin.time })
 }
 
 /// Turns the moment asked for into what recovery is to reach.
@@ -118,8 +114,8 @@ async fn fence(address: &Address) -> Result<Lsn> {
     flush_position(&client).await
 }
 
-/// Builds the data directory, lets Postgres recover it and returns the running compute with the
-/// position and time it came to.
+/// Builds the data directory, lets Postgres recover it and returns the running compute with how far the
+/// recovery came. All of it is on disk by then.
 async fn recover(
     engine: &Engine,
     source: &Cluster,
@@ -128,56 +124,18 @@ async fn recover(
     base: &Base,
     reach: Reach,
     end: Lsn,
-) -> Result<(Compute, (Lsn, Timestamp))> {
+) -> Result<(Compute, Reached)> {
     let folder = engine.folder_of(child);
-    let data = data_of(&folder);
-    engine.lay_out(base_id, base, &source.wal(), end, &data).await?;
-    let signal = data.join("recovery.signal");
-    std::fs::write(&signal, "")?;
-    engine.host.account.own(&signal)?;
-    let mut settings = settings(reach);
-    settings.extend(engine.host.size_of(child).map_or_else(Vec::new, Size::settings));
-    let compute = engine.host.start(&data, &log_of(&folder), &settings, RECOVERY_LIMIT).await?;
-    let reached = reached(compute.address(), base).await?;
-    Ok((compute, reached))
-}
-
-/// Returns the settings of the recovery. Postgres wants a restore command even though all of the log
-/// is in place already; it takes the failing one as "not in the archive".
-fn settings(reach: Reach) -> Vec<(&'static str, String)> {
-    let mut settings = vec![("restore_command", "exit 1".to_owned())];
-    let target = match reach {
-        Reach::Now => None,
-        Reach::Time(time) => {
-            // Cut to the microseconds Postgres counts in: rounding up would let in what came later. The
-            // zone is a number, since names of zones are not known yet when arguments are read.
-            Some(("recovery_target_time", time.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string()))
-        }
-        Reach::Lsn(position) => {
-            settings.push(("recovery_target_inclusive", "off".to_owned()));
-            Some(("recovery_target_lsn", position.to_string()))
-        }
-    };
-    if let Some(target) = target {
-        settings.push(target);
-        settings.push(("recovery_target_action", "promote".to_owned()));
-    }
-    settings
-}
-
-/// Asks a freshly recovered compute how far it came.
-async fn reached(address: &Address, base: &Base) -> Result<(Lsn, Timestamp)> {
-    let client = address.connect(OWN_DATABASE).await?;
-    let row = client
-        .query_one(
-            "SELECT pg_last_wal_replay_lsn()::text, \
-             (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint",
-            &[],
-        )
-        .await
-        .map_err(told)?;
-    let position = row.get::<_, Option<&str>>(0).and_then(|text| text.parse().ok());
-    let time =
-        row.get::<_, Option<i64>>(1).and_then(|micros| Timestamp::from_microsecond(micros).ok());
-    Ok((position.unwrap_or(base.stop), time.unwrap_or(base.end_time)))
+    let (data, log) = (data_of(&folder), log_of(&folder));
+    let laid = engine.lay_out(base_id, base, &source.wal(), end, &data).await?;
+    let (reached, synced) =
+        tokio::join!(engine.host.recover(&data, &log, base, reach), laid.sync(&folder));
+    let (reached, unsynced) = (reached?, synced?);
+    let settings = engine.host.size_of(child).map_or_else(Vec::new, Size::settings);
+    // The compute syncs what it writes itself, so it need not wait for what the recovery wrote.
+    let (compute, synced) = tokio::join!(
+        engine.host.start(&data, &log, &settings, START_LIMIT),
+        blocking(move || Ok(durable::sync_changed(&folder, unsynced)?))
+    );
+    synced.and(compute.map(|compute| (compute, reached)))
 }

@@ -203,7 +203,7 @@ impl Compute {
                 return Err(Error::new(Kind::TimedOut, "the compute did not start in time"));
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 5 / 4).min(Duration::from_millis(20));
+            pause = (pause * 5 / 4).min(Duration::from_millis(5));
         }
     }
 
@@ -229,7 +229,7 @@ impl Compute {
 /// Returns the settings every compute gets. They are arguments so that nothing inside the cluster can
 /// change them: the log kept in `pg_wal` is the only archive, and `wal_recycle` would overwrite
 /// segments that branches share.
-fn usual_settings(address: &Address) -> Vec<(&'static str, String)> {
+pub(super) fn usual_settings(address: &Address) -> Vec<(&'static str, String)> {
     let fixed = [
         ("listen_addresses", ""),
         ("unix_socket_permissions", "0700"),
@@ -274,7 +274,7 @@ fn says_ready(pid_file: &Path, id: Option<u32>) -> bool {
 }
 
 /// Opens the log for appending; a long one is put aside first.
-fn open_log(log: &Path) -> Result<File> {
+pub(super) fn open_log(log: &Path) -> Result<File> {
     if std::fs::metadata(log).is_ok_and(|facts| facts.len() > LOG_BYTES) {
         std::fs::rename(log, log.with_extension("old"))?;
     }
@@ -282,7 +282,7 @@ fn open_log(log: &Path) -> Result<File> {
 }
 
 /// Makes an error of what a compute wrote to its log since it was `from` bytes long.
-fn last_words(log: &Path, from: u64) -> Error {
+pub(super) fn last_words(log: &Path, from: u64) -> Error {
     let mut text = String::new();
     if let Ok(mut file) = File::open(log) {
         let read = file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_string(&mut text));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::account::Account;
+use super::durable::sync_name;
 
 /// Threads that copy at once; more does not help on the disks measured.
 const THREADS: usize = 4;
@@ -120,7 +121,8 @@ fn copy_control(from: &Path, to: &Path, account: &Account) -> io::Result<()> {
     account.own(to)
 }
 
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// Turns the error about a file that is not there into nothing.
+pub(super) fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -148,7 +150,7 @@ pub(super) fn write_whole(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.write_all(contents)?;
     file.as_file().sync_data()?;
     file.persist(path)?;
-    Ok(())
+    sync_name(path)
 }
 
 #[cfg(test)]

@@ -46,7 +46,8 @@ fn postmaster_of(data: &Path) -> Option<Pid> {
 
 fn recorded(data: &Path) -> Option<Pid> {
     let file = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    Pid::from_raw(file.lines().next()?.trim().parse::<i32>().ok().filter(|pid| *pid > 0)?)
+    // A Postgres without sessions, which recovers a copy, writes its number with a minus sign.
+    Pid::from_raw(file.lines().next()?.trim().parse::<i32>().ok()?.checked_abs()?)
 }
 
 #[cfg(target_os = "linux")]

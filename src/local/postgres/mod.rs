@@ -11,8 +11,10 @@ mod catalog;
 mod cluster;
 mod compute;
 mod copy;
+mod durable;
 mod install;
 mod leftover;
+mod recovery;
 mod roles;
 mod session;
 mod size;
@@ -28,7 +30,7 @@ pub(crate) mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -45,6 +47,7 @@ use self::base::{Base, Bases};
 use self::cluster::{Cluster, Record, data_of, log_of};
 use self::compute::{Host, Stop};
 use self::copy::{copy_data, remove_folder};
+use self::durable::Laid;
 use self::session::{Address, OWN_DATABASE, flush_position};
 use self::spare::Spares;
 use self::wal::Lsn;
@@ -447,18 +450,23 @@ impl Engine {
         let template = template::name(self.host.install.major);
         let source = self.bases.data(&template).expect("the template is added when opening");
         let base = self.bases.get(&template).expect("the template is added when opening");
-        self.lay_out(&template, &base, &source.join("pg_wal"), base.stop, &data_of(&folder))
-            .await?;
+        let (data, log) = (data_of(&folder), log_of(&folder));
+        // The checkpoint that the template ended with is the last in its log, and small.
+        let end = base.stop.last_of_segment();
+        let laid = self.lay_out(&template, &base, &source.join("pg_wal"), end, &data).await?;
         let settings = self.host.size_of(name).map_or_else(Vec::new, Size::settings);
-        let compute =
-            self.host.start(&data_of(&folder), &log_of(&folder), &settings, START_LIMIT).await?;
+        let (compute, synced) =
+            tokio::join!(self.host.start(&data, &log, &settings, START_LIMIT), laid.sync(&folder));
+        let compute = compute?;
+        synced?;
         roles::create_owner(compute.address(), owner).await?;
         let position = flushed(compute.address()).await?;
         let record = Record::new(self.host.install.major, Timestamp::now(), position, template);
         self.complete(name, folder, record, compute)
     }
 
-    /// Makes the data directory `target` out of a base and the part of the log in `log` from there to `end`.
+    /// Makes the data directory `target` out of a base and the part of the log in `log` from there to
+    /// `end`; says what of it still has to be synced.
     async fn lay_out(
         &self,
         id: &str,
@@ -466,19 +474,23 @@ impl Engine {
         log: &Path,
         end: Lsn,
         target: &Path,
-    ) -> Result<()> {
+    ) -> Result<Laid> {
+        let begun = SystemTime::now();
         let spares = (id == template::name(self.host.install.major)).then(|| self.spares.clone());
         let source = self.bases.data(id).expect("a base in use is in the store");
         let (first, log, target) = (base.start.segment(), log.to_owned(), target.to_owned());
         let account = self.host.account.clone();
         let done = blocking(move || {
-            if !spares.is_some_and(|spares| spares.take(&target)) {
+            let laid = if spares.is_some_and(|spares| spares.take(&target)) {
+                Laid::Durable { but: begun }
+            } else {
                 copy_data(&source, &target, &account)?;
-            }
+                Laid::Fresh
+            };
             for copy in wal::share(&log, &target.join("pg_wal"), first, end)? {
                 account.own(&copy)?;
             }
-            Ok(())
+            Ok(laid)
         })
         .await;
         self.spares.refill();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::account::Account;
 use super::copy::{copy_data, remove_folder};
+use super::durable::sync_each;
 use super::locked;
 use crate::error::Result;
 
@@ -83,6 +84,7 @@ impl Shared {
         let unfinished = self.folder.join(".new-spare");
         remove_folder(&unfinished)?;
         copy_data(&self.template, &unfinished, &self.account)?;
+        sync_each(&unfinished)?;
         let free = |number: &u64| !self.folder.join(format!("spare-{number}")).exists();
         let number = (0..).find(free).unwrap_or_default();
         let spare = self.folder.join(format!("spare-{number}"));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -19,6 +21,11 @@ impl Lsn {
     /// Returns the number of the segment this position is in.
     pub(super) fn segment(self) -> u64 {
         self.0 / SEGMENT_BYTES
+    }
+
+    /// Returns the last position of the same segment.
+    pub(super) fn last_of_segment(self) -> Lsn {
+        Lsn((self.segment() + 1) * SEGMENT_BYTES - 1)
     }
 }
 
@@ -71,7 +78,8 @@ pub(super) fn segment_number(name: &str) -> Option<u64> {
 /// Puts into `target` what recovery from segment `first` up to the position `end` needs of `source`.
 ///
 /// Full segments are never written again, so both clusters share them as hard links; the segment that
-/// `end` is in may still be written to and is copied. Returns the files that are new and ours alone.
+/// `end` is in may still be written to and is copied as far as `end`. Returns the files that are new and
+/// ours alone.
 pub(super) fn share(
     source: &Path,
     target: &Path,
@@ -86,6 +94,11 @@ pub(super) fn share(
         match segment_number(&name) {
             Some(number) if number < first || number > end.segment() => continue,
             Some(number) if number < end.segment() && std::fs::hard_link(&from, &to).is_ok() => {
+                continue;
+            }
+            Some(number) if number == end.segment() => {
+                copy_start(&from, &to, end.0 % SEGMENT_BYTES)?;
+                copies.push(to);
                 continue;
             }
             Some(_) => {}
@@ -103,6 +116,15 @@ pub(super) fn segments(folder: &Path) -> std::io::Result<BTreeSet<u64>> {
     let names = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name()));
     let numbers = names.map(|name| Ok(segment_number(&name?.to_string_lossy())));
     numbers.filter_map(std::io::Result::transpose).collect()
+}
+
+/// Copies the first `bytes` of the segment `from`; the rest of the copy reads as zeros.
+fn copy_start(from: &Path, to: &Path, bytes: u64) -> std::io::Result<()> {
+    let from = File::open(from)?;
+    let mut copy = File::create(to)?;
+    copy.set_permissions(from.metadata()?.permissions())?;
+    std::io::copy(&mut from.take(bytes), &mut copy)?;
+    copy.set_len(SEGMENT_BYTES)
 }
 
 /// Deletes the segments of `folder` before segment `first`; returns how many there were.
