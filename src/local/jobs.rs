@@ -16,6 +16,8 @@ use crate::wire::postgres::EndpointState;
 
 /// How often expired branches, idle computes and dead ones are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Sweeps between two looks at what the next branches start from.
+const CLOSE: u32 = 5;
 /// Sweeps between two rounds of maintenance.
 const ROUNDS: u32 = 30;
 
@@ -273,6 +275,9 @@ impl Workspace {
             }
             self.sweep().await;
             round += 1;
+            if round % CLOSE == 0 {
+                self.postgres.keep_ready();
+            }
             if round % ROUNDS == 0 {
                 self.maintain().await;
             }

@@ -13,6 +13,7 @@ use super::compute::Host;
 use super::copy::{copy_data, remove_folder, write_whole};
 use super::durable::{sync_each, sync_name};
 use super::session::{Address, OWN_DATABASE, told};
+use super::spare::Spares;
 use super::wal::Lsn;
 use super::{blocking, locked};
 use crate::error::{Doing, Error, Kind, Result};
@@ -80,12 +81,14 @@ struct Entry {
 /// All bases of an engine.
 pub(super) struct Bases {
     folder: PathBuf,
+    /// Copies of some of them that are ready to be taken.
+    pub(super) spares: Spares,
     entries: Mutex<HashMap<String, Entry>>,
 }
 
 impl Bases {
     /// Reads the bases in `folder`.
-    pub(super) fn open(folder: PathBuf) -> Result<Self> {
+    pub(super) fn open(folder: PathBuf, spares: Spares) -> Result<Self> {
         let mut entries = HashMap::new();
         for entry in std::fs::read_dir(&folder)? {
             let entry = entry?;
@@ -94,7 +97,7 @@ impl Bases {
             let base = Base::load(&folder)?;
             entries.insert(id, Entry { base, folder, users: 0, kept: false });
         }
-        Ok(Bases { folder, entries: Mutex::new(entries) })
+        Ok(Bases { folder, spares, entries: Mutex::new(entries) })
     }
 
     /// Adds the template in `folder`, from which clusters start as from any base.
@@ -139,11 +142,13 @@ impl Bases {
 
     /// Deletes the bases that no cluster could start from.
     pub(super) async fn remove_unused(&self) -> Result<()> {
-        let unused: Vec<PathBuf> = locked(&self.entries)
+        let (ids, folders): (Vec<String>, Vec<PathBuf>) = locked(&self.entries)
             .extract_if(|_, entry| entry.users == 0 && !entry.kept)
-            .map(|(_, entry)| entry.folder)
-            .collect();
-        for folder in unused {
+            .map(|(id, entry)| (id, entry.folder))
+            .unzip();
+        // First, so that no copy of half a base counts as one.
+        self.spares.forget(&ids);
+        for folder in folders {
             blocking(move || Ok(remove_folder(&folder)?)).await?;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Making a cluster out of any moment of another: a base, the log since then, and recovery up to it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::base::{Base, Reach};
@@ -14,7 +16,7 @@ use crate::error::{Doing, Error, Kind, Result};
 
 /// Makes `child` a copy of `source` at `at` and starts it; see `Postgres::create_child`.
 pub(super) async fn create_child(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     source: &str,
     child: &str,
     at: Moment,
@@ -27,10 +29,12 @@ pub(super) async fn create_child(
         return Ok(Origin { lsn: birth_lsn.to_string(), time: origin_time });
     }
     let source = engine.cluster(source)?;
+    source.note_copied();
     let made = {
         let _pin = source.pins.read().await;
         make(engine, &source, child, at).await
     };
+    upkeep::freshen(engine, &source);
     engine.let_rest(&source);
     made.doing(|| format!("could not copy the cluster `{}`", source.name))
 }
@@ -42,7 +46,7 @@ async fn make(engine: &Engine, source: &Cluster, child: &str, at: Moment) -> Res
     let address = source.start(&engine.host).await?;
     if matches!(reach, Reach::Now) {
         let position = flushed(&address).await?;
-        upkeep::renew_base(engine, source, &address, position).await?;
+        upkeep::renew_base(engine, source, &address, position, &upkeep::WAITED_FOR).await?;
     }
     let Some((base_id, base)) = engine.bases.choose(&source.record().bases, reach) else {
         return Err(outside("no base reaches back that far".to_owned(), engine, &record));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ use crate::error::{Doing, Error, Kind, Result};
 const RECORD: &str = "cluster.json";
 /// How long a compute may take to start; it may have much log to replay after a kill.
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long after a copy another one is likely.
+const HOT: Duration = Duration::from_secs(3600);
 /// How long the past of a cluster is kept unless another retention is set.
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -89,6 +91,8 @@ pub(super) struct Cluster {
     wanted: AtomicBool,
     /// Names of the standbys that it is to run for.
     readers: Mutex<BTreeSet<String>>,
+    /// When it was last copied.
+    copied: Mutex<Option<Instant>>,
 }
 
 impl Cluster {
@@ -111,6 +115,7 @@ impl Cluster {
             basing: tokio::sync::Mutex::default(),
             pins: tokio::sync::RwLock::default(),
             readers: Mutex::default(),
+            copied: Mutex::default(),
         }
     }
 
@@ -203,6 +208,16 @@ impl Cluster {
 
     fn needed(&self) -> bool {
         self.wanted() || self.feeds()
+    }
+
+    /// Notes that it is being copied.
+    pub(super) fn note_copied(&self) {
+        *locked(&self.copied) = Some(Instant::now());
+    }
+
+    /// Says whether it was copied lately, and so is likely to be copied again soon.
+    pub(super) fn is_hot(&self) -> bool {
+        locked(&self.copied).is_some_and(|last| last.elapsed() < HOT)
     }
 
     /// Starts the compute unless it runs; callers at the same time share one start.

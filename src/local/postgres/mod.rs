@@ -1,8 +1,8 @@
 //! Real Postgres clusters: one per branch, copied from any moment of another, started when needed.
 //!
 //! On disk, under the engine's folder: `template-<major>/`, `clusters/<name>/`, `bases/<id>/` and
-//! `spares-<major>/`. A folder
-//! whose name starts with `.new-` or `.gone-`, or a cluster without its record, is unfinished work and goes.
+//! `spares-<major>/`. A folder whose name starts with `.new-` or `.gone-`, or a cluster without its record,
+//! is unfinished work and goes.
 
 mod account;
 mod base;
@@ -29,6 +29,7 @@ pub(crate) mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -85,10 +86,11 @@ struct Engine {
     folder: PathBuf,
     host: Host,
     bases: Bases,
-    spares: Spares,
     clusters: Mutex<HashMap<String, Arc<Cluster>>>,
     /// One lock per name being made or removed.
     gates: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Turns true when it is being closed and nothing more is begun in the background.
+    closing: AtomicBool,
 }
 
 impl Postgres {
@@ -316,6 +318,11 @@ impl Postgres {
         found.change(|record| record.retention = retention)
     }
 
+    /// Keeps what copies start from close behind the clusters that were copied lately, in the background.
+    pub(crate) fn keep_ready(&self) {
+        upkeep::keep_ready(&self.0);
+    }
+
     /// Takes new bases where much was written, and forgets what is older than the retention.
     pub(crate) async fn maintain(&self) -> Result<()> {
         upkeep::maintain(&self.0).await
@@ -325,10 +332,14 @@ impl Postgres {
     pub(crate) async fn close(&self) {
         let clusters: Vec<_> = locked(&self.0.clusters).values().cloned().collect();
         let mut stops = JoinSet::new();
-        let spares = self.0.spares.clone();
+        self.0.closing.store(true, Ordering::SeqCst);
+        let spares = self.0.bases.spares.clone();
         stops.spawn_blocking(move || spares.close());
         for cluster in clusters {
-            stops.spawn(async move { cluster.stop(Stop::Clean).await });
+            stops.spawn(async move {
+                let _no_base_is_taken = cluster.basing.lock().await;
+                cluster.stop(Stop::Clean).await;
+            });
         }
         stops.join_all().await;
         // Only an empty folder goes; it is made again when a compute starts.
@@ -359,21 +370,28 @@ impl Engine {
         for part in [folder.clone(), folder.join("clusters"), folder.join("bases")] {
             blocking(move || remove_unfinished(&part)).await?;
         }
-        let bases = Bases::open(folder.join("bases"))?;
         let (template, template_folder) = template::ensure(&host, &folder).await?;
         let major = host.install.major;
         let spares = Spares::open(
             folder.join(format!("spares-{major}")),
+            template::name(major),
             data_of(&template_folder),
             host.account.clone(),
         )?;
+        let bases = Bases::open(folder.join("bases"), spares)?;
         bases.add_template(template::name(major), template, template_folder);
         for cluster in clusters.values() {
             cluster.record().bases.iter().for_each(|id| bases.hold(id));
         }
         bases.remove_unused().await?;
-        let gates = Mutex::default();
-        Ok(Engine { folder, host, bases, spares, clusters: Mutex::new(clusters), gates })
+        Ok(Engine {
+            folder,
+            host,
+            bases,
+            clusters: Mutex::new(clusters),
+            gates: Mutex::default(),
+            closing: AtomicBool::new(false),
+        })
     }
 
     /// Returns the complete cluster `name`.
@@ -476,12 +494,12 @@ impl Engine {
         target: &Path,
     ) -> Result<Laid> {
         let begun = SystemTime::now();
-        let spares = (id == template::name(self.host.install.major)).then(|| self.spares.clone());
+        let (spares, base_id) = (self.bases.spares.clone(), id.to_owned());
         let source = self.bases.data(id).expect("a base in use is in the store");
         let (first, log, target) = (base.start.segment(), log.to_owned(), target.to_owned());
         let account = self.host.account.clone();
         let done = blocking(move || {
-            let laid = if spares.is_some_and(|spares| spares.take(&target)) {
+            let laid = if spares.take(&base_id, &target) {
                 Laid::Durable { but: begun }
             } else {
                 copy_data(&source, &target, &account)?;
@@ -493,7 +511,7 @@ impl Engine {
             Ok(laid)
         })
         .await;
-        self.spares.refill();
+        self.bases.spares.refill();
         done
     }
 

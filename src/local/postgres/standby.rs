@@ -84,7 +84,8 @@ async fn make(
     source: &Address,
     name: &str,
 ) -> Result<Arc<Cluster>> {
-    upkeep::renew_base(engine, primary, source, flushed(source).await?).await?;
+    let position = flushed(source).await?;
+    upkeep::renew_base(engine, primary, source, position, &upkeep::WAITED_FOR).await?;
     let record = primary.record();
     let (id, base) = engine
         .bases

@@ -341,6 +341,39 @@ async fn bases_are_taken_shared_and_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_copied_has_its_next_copy_ready_until_it_goes() {
+    let bench = bench().await;
+    let engine = &bench.engine;
+    bench.root_with_notes().await;
+    bench.ask("root", "CREATE TABLE big AS SELECT n FROM generate_series(1, 600000) n").await;
+    engine.create_child("root", "child", Moment::Now).await.unwrap();
+    let ready_of = |name: &str| {
+        let bases = engine.0.cluster(name).unwrap().record().bases;
+        let ready = engine.0.bases.spares.ready();
+        bases.last().filter(|id| id.starts_with(name) && ready.contains(id)).cloned()
+    };
+    let spare = loop {
+        if let Some(spare) = ready_of("root") {
+            break spare;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    bench.ask("root", "INSERT INTO notes VALUES (3)").await;
+
+    engine.create_child("root", "next", Moment::Now).await.unwrap();
+
+    assert_eq!(engine.0.cluster("next").unwrap().record().bases, std::slice::from_ref(&spare));
+    assert_eq!(bench.notes("next").await, "1 2 3");
+    assert_eq!(bench.ask("next", "SELECT count(*) FROM big").await, "600000");
+    for cluster in ["root", "child", "next"] {
+        engine.remove(cluster).await.unwrap();
+    }
+    assert!(!engine.0.bases.spares.ready().contains(&spare));
+    assert_eq!(bench.folders("bases").len(), 0);
+    engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_may_connect_and_create_in_its_database_alone() {
     let bench = bench().await;
     let app = "8f1b2c3d-0000-4000-8000-123456789abc";

@@ -1,7 +1,8 @@
 //! Keeping the past within bounds: new bases where much was written, old bases and log dropped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,10 +12,22 @@ use super::wal::{self, Lsn};
 use super::{Engine, blocking, flushed, locked};
 use crate::error::{Doing, Result};
 
-/// Log written since the last base from which on a new one is worth its copy.
-const LOG_PER_BASE: u64 = 64 << 20;
-/// The same as a share of the data: a base costs a copy of all of it.
-const DATA_PER_LOG: u64 = 4;
+/// When a new base is worth its copy: when both as much log was written since the last one.
+pub(super) struct Worth {
+    /// Bytes of log.
+    log: u64,
+    /// The data by so many: a base costs a copy of all of it.
+    data_by: u64,
+}
+
+/// For a cluster that is seldom copied.
+const SELDOM: Worth = Worth { log: 64 << 20, data_by: 4 };
+/// For a cluster that was copied lately: the less log there is, the sooner the next copy has replayed it.
+const HOT: Worth = Worth { log: 16 << 20, data_by: 4 };
+/// For a copy that waits for the base: replaying takes longer than copying only when there is much.
+pub(super) const WAITED_FOR: Worth = Worth { log: 256 << 20, data_by: 2 };
+/// How old a base must be before the one before it is of no more use to copies of the recent past.
+const RECENT: SignedDuration = SignedDuration::from_secs(60);
 /// Most bases a cluster keeps; beyond, those in between are thinned out.
 const MOST_BASES: usize = 6;
 
@@ -38,9 +51,61 @@ async fn look_after(engine: &Engine, cluster: &Cluster) -> Result<()> {
     if let Some(address) = cluster.address() {
         let _pin = cluster.pins.read().await;
         let position = flushed(&address).await?;
-        renew_base(engine, cluster, &address, position).await?;
+        let worth = if cluster.is_hot() { &HOT } else { &SELDOM };
+        renew_base(engine, cluster, &address, position, worth).await?;
     }
     forget(engine, cluster).await
+}
+
+/// Keeps what copies of hot clusters start from close behind them, in the background.
+pub(super) fn keep_ready(engine: &Arc<Engine>) {
+    let clusters: Vec<Arc<Cluster>> = locked(&engine.clusters).values().cloned().collect();
+    for cluster in clusters.iter().filter(|cluster| cluster.is_hot()) {
+        freshen(engine, cluster);
+    }
+}
+
+/// Takes a new base of `cluster` if it is worth it, and has copies made ready of what the next copy is
+/// likely to start from; all in the background.
+pub(super) fn freshen(engine: &Arc<Engine>, cluster: &Arc<Cluster>) {
+    let (engine, cluster) = (engine.clone(), cluster.clone());
+    tokio::spawn(async move {
+        if let Some(address) = cluster.address()
+            && cluster.basing.try_lock().is_ok()
+        {
+            let _pin = cluster.pins.read().await;
+            let renewed = async {
+                let position = flushed(&address).await?;
+                renew_base(&engine, &cluster, &address, position, &HOT).await
+            };
+            if let Err(error) = renewed.await {
+                // It may have been suspended just now; there is another time.
+                tracing::debug!("no new base of `{}`: {error}", cluster.name);
+            }
+        }
+        if !engine.closing.load(Ordering::SeqCst) {
+            engine.bases.spares.keep(likely(&engine, Timestamp::now()));
+        }
+    });
+}
+
+/// Returns the bases that the next copies are likely to start from, with their data directories: of each
+/// hot cluster the newest, and while that is recent the one before.
+fn likely(engine: &Engine, now: Timestamp) -> Vec<(String, PathBuf)> {
+    let clusters: Vec<Arc<Cluster>> = locked(&engine.clusters).values().cloned().collect();
+    let mut likely = Vec::new();
+    for cluster in clusters.iter().filter(|cluster| cluster.is_hot()) {
+        for id in cluster.record().bases.iter().rev() {
+            let Some((base, data)) = engine.bases.get(id).zip(engine.bases.data(id)) else { break };
+            likely.push((id.clone(), data));
+            if now.duration_since(base.end_time) > RECENT {
+                break;
+            }
+        }
+    }
+    likely.sort();
+    likely.dedup();
+    likely
 }
 
 /// Takes a new base of the running `cluster`, which is at `position`, when its last one is far behind.
@@ -49,16 +114,17 @@ pub(super) async fn renew_base(
     cluster: &Cluster,
     address: &Address,
     position: Lsn,
+    worth: &Worth,
 ) -> Result<()> {
     let _one_at_a_time = cluster.basing.lock().await;
     let last = cluster.record().bases.last().and_then(|id| engine.bases.get(id));
     let behind = last.map_or(u64::MAX, |base| position.0.saturating_sub(base.start.0));
-    if behind < LOG_PER_BASE {
+    if behind < worth.log || engine.closing.load(Ordering::SeqCst) {
         return Ok(());
     }
     let data = cluster.data().join("base");
     let size = blocking(move || Ok(size_of(&data)?)).await?;
-    if behind < size / DATA_PER_LOG {
+    if behind < size / worth.data_by {
         return Ok(());
     }
     engine.bases.take(&engine.host, cluster, address).await
