@@ -16,6 +16,7 @@ mod postgres;
 mod serve;
 mod sql;
 mod store;
+mod tether;
 mod tls;
 mod tokens;
 mod workspace;

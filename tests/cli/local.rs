@@ -291,9 +291,9 @@ fn a_killed_server_comes_back_with_every_committed_row() {
 
     let committed = write_until_cut_off(&forge, 300, || own::kill(server));
     assert_eq!(own::status(&forge)["running"], false);
+    assert!(own::gone(&processes), "something outlived the killed server");
     forge.succeed("local start");
 
-    assert!(own::gone(&processes), "something of the killed server is still there");
     assert_eq!(own::status(&forge)["host"], host);
     assert_eq!(self::address(&forge), address);
     let query = format!("select count(*) from item where id <= {committed}");

@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use super::log::{Log, Origin};
+use crate::local::tether::{self, Tethered};
 
 /// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ impl Process {
             tokio::spawn(pass_on(pipe, Arc::clone(log)));
         }
         let (ended, status) = watch::channel(None);
-        tokio::spawn(reap(child, group, ended));
+        tokio::spawn(reap(child, group, tether::group(group), ended));
         Ok(Process { group, port, stopping: AtomicBool::new(false), status })
     }
 
@@ -100,9 +101,15 @@ impl Process {
 }
 
 /// Waits for the end of a child, and ends what it leaves behind in its group.
-async fn reap(mut child: Child, group: Pid, ended: watch::Sender<Option<String>>) {
+async fn reap(
+    mut child: Child,
+    group: Pid,
+    tethered: Tethered,
+    ended: watch::Sender<Option<String>>,
+) {
     let status = child.wait().await;
     let _ = kill_process_group(group, Signal::KILL);
+    drop(tethered);
     ended.send_replace(Some(match status {
         Ok(status) => describe(status),
         Err(error) => error.to_string(),

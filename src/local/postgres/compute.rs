@@ -17,6 +17,7 @@ use super::session::Address;
 use super::size::{Size, USUAL_CONNECTIONS};
 use super::{leftover, locked};
 use crate::error::{Error, Kind, Result};
+use crate::local::tether::{self, Tethered};
 
 /// How long a clean stop may take before the compute is told to drop everything.
 const CLEAN_STOP: Duration = Duration::from_secs(20);
@@ -67,6 +68,7 @@ pub(super) struct Compute {
     child: Child,
     address: Address,
     port: Port,
+    _tethered: Option<Tethered>,
 }
 
 impl Host {
@@ -148,7 +150,8 @@ impl Host {
             .map_err(|error| {
                 Error::new(Kind::Failed, "could not start Postgres").why(error.to_string())
             })?;
-        Ok((Compute { child, address, port }, said_before))
+        let tethered = tethered(&child);
+        Ok((Compute { child, address, port, _tethered: tethered }, said_before))
     }
 
     fn free_port(&self) -> Result<Port> {
@@ -159,6 +162,11 @@ impl Host {
         taken.insert(free);
         Ok(Port(Arc::new(Number(free, self.ports.clone()))))
     }
+}
+
+/// Makes a Postgres end with this process.
+pub(super) fn tethered(child: &Child) -> Option<Tethered> {
+    child.id().and_then(|id| Pid::from_raw(id.cast_signed())).map(tether::process)
 }
 
 impl Compute {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::io::AsyncWriteExt;
 
 use super::base::{Base, Reach};
-use super::compute::{Host, last_words, open_log, usual_settings};
+use super::compute::{Host, last_words, open_log, tethered, usual_settings};
 use super::session::{Address, OWN_DATABASE};
 use super::wal::Lsn;
 use crate::error::{Error, Kind, Result};
@@ -65,6 +65,7 @@ impl Host {
             .map_err(|error| {
                 Error::new(Kind::Failed, "could not start Postgres").why(error.to_string())
             })?;
+        let _tethered = tethered(&child);
         let mut questions = child.stdin.take().expect("its input is a pipe");
         // One that ended already says why in its log.
         let _ = questions.write_all(QUESTION.as_bytes()).await;
