@@ -76,6 +76,9 @@ pub(crate) struct ProjectStatus {
     /// Settings that new endpoints start with.
     #[serde(default)]
     pub(crate) default_endpoint_settings: EndpointSettings,
+    /// Whatever else there is.
+    #[serde(flatten)]
+    pub(crate) other: BTreeMap<String, Value>,
 }
 
 /// What a request says of a project.
@@ -336,6 +339,9 @@ pub(crate) struct EndpointStatus {
     /// Compute limits and suspension.
     #[serde(flatten)]
     pub(crate) settings: EndpointSettings,
+    /// Settings of Postgres itself; the flattened ones hold none here.
+    #[serde(default, rename = "settings", skip_serializing_if = "PostgresSettings::is_empty")]
+    pub(crate) postgres: PostgresSettings,
     /// When it last served a query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_active_time: Option<Timestamp>,
@@ -374,9 +380,26 @@ pub(crate) struct EndpointSpec {
     /// Compute limits and suspension.
     #[serde(flatten)]
     pub(crate) settings: EndpointSettings,
+    /// Settings of Postgres itself.
+    #[serde(default, rename = "settings", skip_serializing_if = "PostgresSettings::is_empty")]
+    pub(crate) postgres: PostgresSettings,
     /// Whether it refuses connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) disabled: Option<bool>,
+}
+
+/// Settings of Postgres itself, as an endpoint has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PostgresSettings {
+    /// Raw settings by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) pg_settings: BTreeMap<String, String>,
+}
+
+impl PostgresSettings {
+    fn is_empty(&self) -> bool {
+        self.pg_settings.is_empty()
+    }
 }
 
 /// Body of a create or update request: the bare resource.

@@ -42,6 +42,7 @@ pub(crate) use self::catalog::{
 pub(crate) use self::install::Install;
 pub(crate) use self::roles::Access;
 pub(crate) use self::size::Size;
+pub(crate) use self::wal::check_position;
 
 use self::account::Account;
 use self::base::{Base, Bases};

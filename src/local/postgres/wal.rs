@@ -65,6 +65,11 @@ impl From<Lsn> for String {
     }
 }
 
+/// Says what is wrong with `text` when it is no position.
+pub(crate) fn check_position(text: &str) -> Result<(), String> {
+    text.parse::<Lsn>().map(|_| ())
+}
+
 /// Returns the number of the segment kept in the file `name`, on whatever timeline; none for other files.
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     if name.len() != 24 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {

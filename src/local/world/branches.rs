@@ -13,6 +13,7 @@ use super::roles::RoleRecord;
 use super::{PageRequest, Started, Work, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
+use crate::local::postgres::check_position;
 use crate::local::store::Shelf;
 use crate::wire::failure::Failure;
 use crate::wire::names::{BranchName, PRIMARY_ENDPOINT, ProjectName, ROOT_BRANCH};
@@ -85,6 +86,7 @@ pub(crate) struct Source {
 const FIELDS: Fields = Fields {
     leaves: &["spec.ttl", "spec.expire_time", "spec.no_expiry", "spec.is_protected"],
     groups: &[("spec.expiration", &["spec.ttl", "spec.expire_time", "spec.no_expiry"])],
+    lists: &[],
 };
 
 impl World {
@@ -177,6 +179,10 @@ impl World {
         }
         if let Some(wanted) = spec.source_branch_time {
             self.check_moment(project, "source_branch_time", wanted, oldest, now)?;
+        }
+        if let Some(wanted) = &spec.source_branch_lsn {
+            let wrong = |why| Fault::invalid(format!("Invalid source_branch_lsn: {why}"));
+            check_position(wanted).map_err(wrong)?;
         }
         Ok(Source {
             uid: source.uid.clone(),

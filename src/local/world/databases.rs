@@ -14,7 +14,7 @@ use crate::wire::postgres::Body;
 use crate::wire::roles::{Database, DatabaseList, DatabaseSpec, DatabaseStatus};
 
 const DATABASE_FIELDS: Fields =
-    Fields { leaves: &["spec.postgres_database", "spec.role"], groups: &[] };
+    Fields { leaves: &["spec.postgres_database", "spec.role"], groups: &[], lists: &[] };
 
 /// A database as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

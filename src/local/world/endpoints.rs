@@ -19,7 +19,7 @@ use crate::wire::failure::Failure;
 use crate::wire::names::{BranchName, EndpointName};
 use crate::wire::postgres::{
     Body, Endpoint, EndpointGroup, EndpointList, EndpointSettings, EndpointSpec, EndpointState,
-    EndpointStatus, EndpointType, Hosts,
+    EndpointStatus, EndpointType, Hosts, PostgresSettings,
 };
 
 const LEAST_CU: f64 = 0.5;
@@ -85,12 +85,15 @@ const FIELDS: Fields = Fields {
         "spec.autoscaling_limit_max_cu",
         "spec.suspend_timeout_duration",
         "spec.no_suspension",
-        "spec.pg_settings",
         "spec.disabled",
         "spec.group",
-        "spec.settings",
+        "spec.settings.pg_settings",
     ],
-    groups: &[("spec.suspension", &["spec.suspend_timeout_duration", "spec.no_suspension"])],
+    groups: &[
+        ("spec.suspension", &["spec.suspend_timeout_duration", "spec.no_suspension"]),
+        ("spec.settings", &["spec.settings.pg_settings"]),
+    ],
+    lists: &["spec.settings.pg_settings"],
 };
 
 impl World {
@@ -217,7 +220,11 @@ impl World {
         if mask.has("spec.endpoint_type") && spec.endpoint_type != kind {
             return Err(Fault::invalid("endpoint_type cannot be changed"));
         }
-        self.change_endpoint(name, &spec, |field| mask.has(&format!("spec.{field}")), now)
+        let chosen = |field: &str| match field {
+            "pg_settings" => mask.has("spec.settings.pg_settings"),
+            field => mask.has(&format!("spec.{field}")),
+        };
+        self.change_endpoint(name, &spec, chosen, now)
     }
 
     fn change_endpoint(
@@ -233,7 +240,9 @@ impl World {
         }
         let work = Work::Adjust(branch.uid.clone());
         let mut settings = endpoint.settings.clone();
-        merge_settings(&mut settings, &spec.settings, &chosen)?;
+        let mut wanted = spec.settings.clone();
+        wanted.pg_settings = spec.postgres.pg_settings.clone();
+        merge_settings(&mut settings, &wanted, &chosen)?;
         let disabled = match spec.disabled {
             Some(disabled) if chosen("disabled") => disabled,
             _ => endpoint.disabled,
@@ -337,6 +346,8 @@ impl EndpointRecord {
     pub(super) fn wire(&self, branch: &BranchRecord) -> Endpoint {
         let parent = branch.name();
         let ready = self.state != EndpointState::Init;
+        let mut settings = self.settings.clone();
+        let pg_settings = std::mem::take(&mut settings.pg_settings);
         Endpoint {
             name: parent.endpoint(&self.id),
             endpoint_id: Some(self.id.clone()),
@@ -350,7 +361,8 @@ impl EndpointRecord {
                 current_state: self.state,
                 pending_state: (!ready).then_some(EndpointState::Active),
                 disabled: self.disabled,
-                settings: self.settings.clone(),
+                settings,
+                postgres: PostgresSettings { pg_settings },
                 last_active_time: self.last_active_time,
                 hosts: self.address.filter(|_| ready).map(|address| address.hosts(self.kind)),
             },
@@ -450,7 +462,7 @@ pub(super) fn merge_settings(
         settings.no_suspension = wanted.no_suspension;
         settings.suspend_timeout_duration = None;
     }
-    if !wanted.pg_settings.is_empty() && chosen("pg_settings") {
+    if chosen("pg_settings") {
         settings.pg_settings = wanted.pg_settings.clone();
     }
     if wanted.group.is_some() && chosen("group") {

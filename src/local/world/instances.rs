@@ -43,6 +43,7 @@ const FIELDS: Fields = Fields {
         "usage_policy_id",
     ],
     groups: &[],
+    lists: &["custom_tags"],
 };
 
 impl World {

@@ -16,12 +16,15 @@ pub(crate) struct Fields {
     pub(crate) leaves: &'static [&'static str],
     /// Names of one-of groups and of blocks, each with the leaves it stands for.
     pub(crate) groups: &'static [(&'static str, &'static [&'static str])],
+    /// Those leaves that are lists or maps: clients leave empty ones out, which clears them.
+    pub(crate) lists: &'static [&'static str],
 }
 
 impl Mask {
     /// Reads the query parameter `update_mask` for the request body `body`.
     ///
-    /// Fails when it is missing, names an unknown field, or names one that the body does not hold.
+    /// Fails when it is missing, names an unknown field, or names one that the body does not hold and
+    /// that is no list.
     /// `*` and `spec` stand for every field the body holds.
     pub(crate) fn parse(text: Option<&str>, fields: &Fields, body: &Value) -> Answer<Mask> {
         let text = text.map(str::trim).filter(|text| !text.is_empty());
@@ -31,7 +34,9 @@ impl Mask {
             let named = leaves_of(path, fields).ok_or_else(|| {
                 Fault::invalid(format!("Unknown field path in update_mask: '{path}'"))
             })?;
-            let held: Vec<&str> = named.iter().copied().filter(|leaf| holds(body, leaf)).collect();
+            let clears = |leaf: &&str| named.len() == 1 && fields.lists.contains(leaf);
+            let meant = |leaf: &&str| holds(body, leaf) || clears(leaf);
+            let held: Vec<&str> = named.iter().copied().filter(meant).collect();
             if held.is_empty() && !is_everything(path) {
                 return Err(Fault::invalid(format!(
                     "Field '{path}' is in update_mask but not in the request body"
@@ -73,8 +78,9 @@ mod tests {
     use super::*;
 
     const FIELDS: Fields = Fields {
-        leaves: &["spec.ttl", "spec.no_expiry", "spec.is_protected"],
+        leaves: &["spec.ttl", "spec.no_expiry", "spec.is_protected", "spec.tags"],
         groups: &[("spec.expiration", &["spec.ttl", "spec.no_expiry"])],
+        lists: &["spec.tags"],
     };
 
     fn parse(text: &str, body: Value) -> Result<Vec<String>, String> {
@@ -95,6 +101,14 @@ mod tests {
     fn a_star_means_what_the_body_holds() {
         let body = json!({ "spec": { "is_protected": true } });
 
+        assert_eq!(parse("*", body).unwrap(), ["spec.is_protected"]);
+    }
+
+    #[test]
+    fn a_list_that_is_left_out_is_meant_where_it_is_named() {
+        let body = json!({ "spec": { "is_protected": true } });
+
+        assert_eq!(parse("spec.tags", body.clone()).unwrap(), ["spec.tags"]);
         assert_eq!(parse("*", body).unwrap(), ["spec.is_protected"]);
     }
 

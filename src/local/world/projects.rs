@@ -126,6 +126,7 @@ const FIELDS: Fields = Fields {
             ],
         ),
     ],
+    lists: &["spec.default_endpoint_settings.pg_settings", "spec.custom_tags"],
 };
 
 /// Fields of a spec that are kept and given back without meaning here.
@@ -157,7 +158,7 @@ impl World {
         let initial = initial_endpoint_spec.unwrap_or_default();
         check_settings(&initial)?;
         let mut endpoint_settings = settings.clone();
-        merge_settings(&mut endpoint_settings, &initial, |_| true)?;
+        merge_settings(&mut endpoint_settings, &initial, |field| field != "pg_settings")?;
 
         let mut branch = BranchRecord::new(id, ROOT_BRANCH, now);
         branch.protected = initial_branch_spec.unwrap_or_default().is_protected;
@@ -253,11 +254,10 @@ impl World {
         {
             project.enable_pg_native_login = native;
         }
-        if let Some(settings) = &spec.default_endpoint_settings {
-            merge_settings(&mut project.default_endpoint_settings, settings, |field| {
-                mask.has(&format!("spec.default_endpoint_settings.{field}"))
-            })?;
-        }
+        let settings = spec.default_endpoint_settings.unwrap_or_default();
+        merge_settings(&mut project.default_endpoint_settings, &settings, |field| {
+            mask.has(&format!("spec.default_endpoint_settings.{field}"))
+        })?;
         if let Some(branch) = spec.default_branch.filter(|_| mask.has("spec.default_branch")) {
             if branch.project != id {
                 return Err(Fault::invalid("default_branch must be a branch of the same project"));
@@ -269,10 +269,11 @@ impl World {
             }
             project.default_branch = branch.branch;
         }
-        for (key, value) in spec.other {
-            if PASSED_ON.contains(&key.as_str()) && mask.has(&format!("spec.{key}")) {
-                project.other.insert(key, value);
-            }
+        for key in PASSED_ON.into_iter().filter(|key| mask.has(&format!("spec.{key}"))) {
+            match spec.other.get(key) {
+                Some(value) => project.other.insert(key.to_owned(), value.clone()),
+                None => project.other.remove(key),
+            };
         }
         project.update_time = now;
         let answer = response(&project.wire());
@@ -412,6 +413,7 @@ impl ProjectRecord {
                 branch_logical_size_limit_bytes: Some(BRANCH_SIZE_LIMIT),
                 synthetic_storage_size_bytes: 0,
                 default_endpoint_settings: self.default_endpoint_settings.clone(),
+                other: self.other.clone(),
             },
             name,
         }

@@ -27,6 +27,7 @@ const ROLE_FIELDS: Fields = Fields {
         "spec.attributes",
         &["spec.attributes.bypassrls", "spec.attributes.createdb", "spec.attributes.createrole"],
     )],
+    lists: &["spec.membership_roles"],
 };
 /// A role as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,10 +178,9 @@ impl World {
                 *field = value;
             }
         }
-        let administrator = spec
-            .membership_roles
-            .filter(|_| mask.has("spec.membership_roles"))
-            .map(|roles| !roles.is_empty());
+        let administrator = mask
+            .has("spec.membership_roles")
+            .then(|| spec.membership_roles.is_some_and(|roles| !roles.is_empty()));
         let change = CatalogChange::AlterRole {
             role: known.role.clone(),
             administrator,
