@@ -182,8 +182,11 @@ fn profiles(world: &World, host: &str) -> String {
             "\n[local]\nhost          = {host}\nclient_id     = {id}\nclient_secret = {secret}\n"
         );
     }
-    if let Some(user) = world.user() {
-        text += &format!("\n[local-user]\nhost  = {host}\ntoken = {}\n", user.secret.expose());
+    for (profile, user) in [("local-user", world.user()), ("local-member", world.member())] {
+        if let Some(user) = user {
+            let token = user.secret.expose();
+            text += &format!("\n[{profile}]\nhost  = {host}\ntoken = {token}\n");
+        }
     }
     text
 }

@@ -180,6 +180,10 @@ async fn deploy(
     Path(name): Path<String>,
     Body(body): Body,
 ) -> Reply {
+    workspace.read(|world| {
+        world.app(&name)?;
+        world.require_manage_app(&caller, &name)
+    })?;
     if let Some(path) = body["source_code_path"].as_str().filter(|path| !path.is_empty()) {
         let (files, path) = (workspace.files.clone(), path.to_owned());
         let known = tokio::task::spawn_blocking(move || files.status(&path)).await;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::request::{Body, By};
 use super::{Reply, Shared};
+use crate::local::fault::{Answer, Fault};
 use crate::local::workspace::Workspace;
 use crate::local::world::{AccessControl, Caller, World, parse};
 
@@ -28,7 +29,11 @@ struct Grants {
 }
 
 async fn show(State(workspace): Shared, Path((kind, id)): Path<(String, String)>) -> Reply {
-    Ok(Json(workspace.read(|world| world.access(&format!("{kind}/{id}")))))
+    let access = workspace.read(|world| {
+        check(world, &kind, &id)?;
+        Ok::<_, Fault>(world.access(&format!("{kind}/{id}")))
+    });
+    Ok(Json(access?))
 }
 
 async fn replace(
@@ -66,11 +71,21 @@ async fn set(
         _ => world.require_admin(caller),
     };
     let list = workspace.change(|world| {
+        check(world, kind, id)?;
         allowed(world)?;
-        world.grant(&object, grants.access_control_list, replace);
+        world.grant(&object, grants.access_control_list, replace)?;
         Ok(world.access(&object))
     });
     Ok(Json(list.await?))
+}
+
+/// Refuses projects and apps that are not there; of other kinds nothing is known.
+fn check(world: &World, kind: &str, id: &str) -> Answer<()> {
+    match kind {
+        "database-projects" => world.project(id).map(drop),
+        "apps" => world.app(id).map(drop),
+        _ => Ok(()),
+    }
 }
 
 async fn levels() -> Reply {

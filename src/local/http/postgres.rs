@@ -79,7 +79,7 @@ async fn create_project(
 ) -> Reply {
     let body: ProjectBody = parse(&body)?;
     let operation = workspace.start(move |world| {
-        world.require_admin(&caller)?;
+        world.require_person(&caller)?;
         world.create_project(options.project_id.as_deref(), body, &caller, Workspace::now())
     });
     reply(&operation.await?)

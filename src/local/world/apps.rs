@@ -183,7 +183,10 @@ impl World {
         self.apps.values()
     }
 
-    /// Changes an app: the fields of `mask`, or all that the body holds.
+    /// Changes an app: the fields of `mask`, for `*` all that the body holds. Without a mask the body is
+    /// the whole app, and what it leaves out is cleared.
+    ///
+    /// Source: Python SDK 0.156.0, `AppsAPI.update`, read 2026-11.
     pub(crate) fn update_app(
         &mut self,
         name: &str,
@@ -195,11 +198,10 @@ impl World {
         let mut body = body.clone();
         body["name"] = Value::from(name);
         let wanted: App = super::parse(&body)?;
-        let masked: Option<Vec<&str>> =
-            mask.filter(|mask| *mask != "*").map(|mask| mask.split(',').map(str::trim).collect());
-        let chosen = |field: &str| match &masked {
-            Some(fields) => fields.contains(&field),
-            None => body.get(field).is_some(),
+        let chosen = |field: &str| match mask {
+            None => true,
+            Some("*") => body.get(field).is_some(),
+            Some(mask) => mask.split(',').any(|named| named.trim() == field),
         };
         if chosen("resources") {
             self.check_resources(&wanted.resources)?;

@@ -14,6 +14,8 @@ use crate::secret::Secret;
 const ADMIN: &str = "lakeforge-admin";
 /// Login name of the user that the profile `local-user` is.
 const USER: &str = "developer@lakeforge.test";
+/// Login name of the user that the profile `local-member` is.
+const MEMBER: &str = "member@lakeforge.test";
 
 /// What an identity is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,21 +60,23 @@ pub(crate) struct Caller {
 }
 
 impl World {
-    /// Makes the two identities every workspace starts with, unless they are there.
+    /// Makes the identities every workspace starts with, unless they are there.
     pub(crate) fn ensure_identities(&mut self) {
         if self.admin().is_none() {
             self.add_service_principal(ADMIN, None, true);
         }
-        if self.identities.values().all(|identity| identity.user_name != USER) {
-            self.add_identity(IdentityRecord {
-                id: ids::number(),
-                user_name: USER.to_owned(),
-                display_name: "Developer".to_owned(),
-                kind: IdentityKind::User,
-                admin: true,
-                secret: Secret::new(format!("dapi{}", ids::hex(16))),
-                app: None,
-            });
+        for (name, display_name, admin) in [(USER, "Developer", true), (MEMBER, "Member", false)] {
+            if self.identity(name).is_none() {
+                self.add_identity(IdentityRecord {
+                    id: ids::number(),
+                    user_name: name.to_owned(),
+                    display_name: display_name.to_owned(),
+                    kind: IdentityKind::User,
+                    admin,
+                    secret: Secret::new(format!("dapi{}", ids::hex(16))),
+                    app: None,
+                });
+            }
         }
     }
 
@@ -120,7 +124,12 @@ impl World {
 
     /// Returns the user that the profile `local-user` is.
     pub(crate) fn user(&self) -> Option<&IdentityRecord> {
-        self.identities.values().find(|identity| identity.user_name == USER)
+        self.identity(USER)
+    }
+
+    /// Returns the user that the profile `local-member` is, who has no rights but those granted by name.
+    pub(crate) fn member(&self) -> Option<&IdentityRecord> {
+        self.identity(MEMBER)
     }
 
     /// Returns an identity by login name.
@@ -182,7 +191,15 @@ impl World {
             || self.permitted(caller, &object, &["CAN_MANAGE"])
     }
 
-    /// Refuses callers who may not create projects or apps, or manage the workspace.
+    /// Refuses callers who may not create projects: the identities of apps.
+    pub(crate) fn require_person(&self, caller: &Caller) -> Answer<()> {
+        match &caller.app {
+            None => Ok(()),
+            Some(app) => Err(Fault::denied(format!("App {app} may not create projects."))),
+        }
+    }
+
+    /// Refuses callers who may not create apps or manage the workspace.
     pub(crate) fn require_admin(&self, caller: &Caller) -> Answer<()> {
         if caller.admin {
             return Ok(());

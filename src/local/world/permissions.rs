@@ -5,8 +5,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Caller, World};
+use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
 use crate::local::store::Shelf;
+
+/// The level that includes every other one.
+const MANAGE: &str = "CAN_MANAGE";
+/// The levels of projects, instances and apps.
+const LEVELS: [&str; 2] = ["CAN_USE", MANAGE];
 
 /// Who may do what with one object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,8 +54,24 @@ impl World {
         })
     }
 
-    /// Replaces the access control list of `object`, or adds to it.
-    pub(crate) fn grant(&mut self, object: &str, grants: Vec<AccessControl>, replace: bool) {
+    /// Replaces the access control list of `object`, or adds to it: that never takes anything away.
+    ///
+    /// Fails for levels that `object` does not know.
+    ///
+    /// Source: Lakebase documentation, "Grant permissions programmatically", read 2026-11.
+    pub(crate) fn grant(
+        &mut self,
+        object: &str,
+        grants: Vec<AccessControl>,
+        replace: bool,
+    ) -> Answer<()> {
+        let known = levels_of(object);
+        for AccessControl { permission_level: level, .. } in &grants {
+            if known.is_some_and(|known| !known.contains(&level.as_str())) {
+                let text = format!("Permission level {level} cannot be granted on /{object}");
+                return Err(Fault::invalid(text));
+            }
+        }
         let uid = uid_of(object);
         let kept = match self.permissions.remove(&uid) {
             Some(list) if !replace => list.grants,
@@ -57,11 +79,16 @@ impl World {
         };
         let mut list = AccessList { uid: uid.clone(), object: object.to_owned(), grants: kept };
         for grant in grants {
-            list.grants.retain(|old| !old.same_holder(&grant));
-            list.grants.push(grant);
+            let held = list.grants.iter().position(|old| old.same_holder(&grant));
+            match held.map(|index| &mut list.grants[index]) {
+                Some(old) if old.permission_level == MANAGE => {}
+                Some(old) => *old = grant,
+                None => list.grants.push(grant),
+            }
         }
         self.permissions.insert(uid.clone(), list);
         self.touch(Shelf::Permissions, uid);
+        Ok(())
     }
 
     /// Removes the access control list of an object that is gone: its name may come to mean another one.
@@ -112,6 +139,14 @@ impl AccessControl {
         self.user_name == other.user_name
             && self.group_name == other.group_name
             && self.service_principal_name == other.service_principal_name
+    }
+}
+
+/// Returns the levels that can be granted on `object`; nothing where any is kept as it is given.
+fn levels_of(object: &str) -> Option<&'static [&'static str]> {
+    match object.split('/').next() {
+        Some("apps" | "database-projects" | "database-instances") => Some(&LEVELS),
+        _ => None,
     }
 }
 

@@ -183,6 +183,8 @@ fn a_source_of_another_project_or_moment_is_refused() {
         let spec = json!({ "source_branch_time": time, "no_expiry": true });
         assert_eq!(refusal(create(&mut world, "dev", spec)).1, "INVALID_PARAMETER_VALUE", "{time}");
     }
+    let no_position = json!({ "source_branch_lsn": "yesterday", "no_expiry": true });
+    assert!(text(create(&mut world, "dev", no_position)).contains("Invalid source_branch_lsn"));
     let spec = parse(&json!({ "source_branch_time": "2026-11-20T10:00:00Z", "no_expiry": true }));
     let before_birth =
         world.create_branch("shop", Some("dev"), &spec.unwrap(), false, Some(later(-1)), now());
@@ -457,14 +459,18 @@ fn callers_may_do_what_they_were_granted() {
         vec![parse(&json!({ "user_name": "eve@example.test", "permission_level": level })).unwrap()]
     };
 
-    world.grant("database-projects/shop", grant("CAN_USE"), true);
+    world.grant("database-projects/shop", grant("CAN_USE"), true).unwrap();
     world.require_use(&eve, "shop").unwrap();
     assert_eq!(refusal(world.require_manage(&eve, "shop")).0, 403);
 
-    world.grant("database-projects/shop", grant("CAN_MANAGE"), false);
+    world.grant("database-projects/shop", grant("CAN_MANAGE"), false).unwrap();
     world.require_manage(&eve, "shop").unwrap();
     let list = world.access("database-projects/shop");
     assert_eq!(list["access_control_list"].as_array().unwrap().len(), 1);
+    world.grant("database-projects/shop", grant("CAN_USE"), false).unwrap();
+    world.require_manage(&eve, "shop").unwrap();
+    let unknown = world.grant("database-projects/shop", grant("CAN_CREATE"), false);
+    assert_eq!(refusal(unknown).1, "INVALID_PARAMETER_VALUE");
 
     world.delete_project("shop", true, now()).unwrap();
     create_project(&mut world, "shop", json!({})).unwrap();
