@@ -5,14 +5,16 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # The program just built, then PostgreSQL's own programs, which not every system puts on the search path.
 RELEASE_PATH = PATH="$(TARGET)/release:$$(sh .ci/setup postgres-bin):$$PATH"
 
-.PHONY: test demo bench check setup
+.PHONY: test demo bench check setup setup-sdk
 
 # Everything that must hold before work lands.
-test: setup
+test: setup setup-sdk
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" INSTA_UPDATE=no $(CARGO) test --locked
 	python3 -m unittest discover examples/clinic/tests
+	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" LAKEFORGE_PROGRAM="$(TARGET)/debug/lakeforge" \
+		"$$(sh .ci/setup sdk "$(TARGET)")" -B -m unittest discover tests/sdk
 
 # The whole life of an example bundle on an embedded workspace; cleans up after itself.
 demo: setup
@@ -33,3 +35,7 @@ check:
 # Installs what is missing beside Rust, and says so first.
 setup:
 	@sh .ci/setup
+
+# Makes the Python environment of tests/sdk below the target folder, unless it is there.
+setup-sdk: setup
+	@sh .ci/setup sdk "$(TARGET)" >/dev/null
