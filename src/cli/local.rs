@@ -110,6 +110,9 @@ struct Server {
     /// YAML or JSON file with faults that requests are to meet
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
+    /// A fault that requests are to meet, as YAML or JSON (can be repeated)
+    #[arg(long, value_name = "RULE")]
+    fault: Vec<String>,
 }
 
 impl Local {
@@ -141,6 +144,7 @@ impl Server {
             cache: cx.cache_dir()?,
             python: self.python,
             faults: self.faults,
+            fault: self.fault,
             environment: cx.environment.with_prefix(""),
         })
     }

@@ -104,6 +104,9 @@ fn spawn(layout: &Layout, options: &Options, executable: &Path) -> Result<Starte
     if let Some(file) = &options.faults {
         command.arg("--faults").arg(file);
     }
+    for rule in &options.fault {
+        command.arg("--fault").arg(rule);
+    }
     let child = command
         .stdin(Stdio::null())
         .stdout(log)

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::fault::Fault;
 use crate::error::{Doing, Error, Kind, Result};
@@ -16,7 +17,12 @@ use crate::wire::postgres::Operation;
 tokio::task_local! {
     /// How much longer the change that this request makes is to take.
     static EXTRA: Duration;
+    /// How far the clock is off that this request sees.
+    static SKEW: SignedDuration;
 }
+
+/// Furthest a clock may be off.
+const FURTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// Something that goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +36,36 @@ pub(crate) enum Trouble {
     LostReply,
     /// The operation it starts takes this much longer.
     SlowOperation(Ttl),
+    /// Tokens are issued and checked by a clock that is this far off.
+    ClockSkew(Skew),
+    /// A compute is suspended first, sessions or not.
+    Suspend(Target),
+    /// A compute is killed first.
+    Kill(Target),
+}
+
+/// How far a clock is off: ahead, or behind with a minus. On the wire `"3600s"` or `"-3600s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Skew(SignedDuration);
+
+impl Serialize for Skew {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let sign = if self.0.is_negative() { "-" } else { "" };
+        serializer.collect_str(&format_args!("{sign}{}s", self.0.unsigned_abs().as_secs_f64()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Skew {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (behind, length) = match text.strip_prefix('-') {
+            Some(length) => (true, length),
+            None => (false, text.as_str()),
+        };
+        let Ttl(length) = Ttl::deserialize(de::value::StrDeserializer::<D::Error>::new(length))?;
+        let length = SignedDuration::try_from(length).map_err(de::Error::custom)?;
+        Ok(Skew(if behind { -length } else { length }))
+    }
 }
 
 /// A refusal in place of an answer.
@@ -74,7 +110,7 @@ pub(crate) enum Blow {
 }
 
 /// Whose compute is struck.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "the full name of a branch or an endpoint is expected")]
 pub(crate) enum Target {
     /// That of an endpoint.
@@ -88,6 +124,10 @@ pub(crate) enum Target {
 pub(crate) struct Troubles {
     latency: Duration,
     slow: Duration,
+    /// How far the clock is off.
+    pub(crate) skew: SignedDuration,
+    /// What happens to computes first.
+    pub(crate) blows: Vec<Blow>,
     /// What it is answered with, if not by itself.
     pub(crate) end: Option<End>,
 }
@@ -115,6 +155,9 @@ impl Rule {
             Trouble::Refuse(refuse) if !(400..600).contains(&refuse.status) => {
                 Err(format!("status {} is no refusal; use 400 to 599", refuse.status))
             }
+            Trouble::ClockSkew(Skew(skew)) if skew.abs() > FURTHEST => {
+                Err("clock_skew must not be longer than a year".to_owned())
+            }
             _ if self.times == Some(0) => Err("times must be 1 or more".to_owned()),
             _ => Ok(()),
         }
@@ -123,6 +166,14 @@ impl Rule {
     fn meets(&self, method: &str, path: &str) -> bool {
         self.method.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
             && self.path.as_ref().is_none_or(|pattern| like(pattern, path))
+    }
+
+    /// Returns how far off the clock is for whoever comes without a request: at the endpoints.
+    fn standing_skew(&self) -> SignedDuration {
+        match self {
+            Rule { method: None, path: None, fault: Trouble::ClockSkew(Skew(skew)), .. } => *skew,
+            _ => SignedDuration::ZERO,
+        }
     }
 }
 
@@ -133,15 +184,31 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Rule>> {
     let doing = || format!("could not read the faults in `{}`", file.display());
     let wrong = |why: String| Error::new(Kind::Usage, doing()).why(why);
     let text = std::fs::read_to_string(file).doing(doing)?;
-    // Through JSON, because YAML writes a choice with a tag and people do not.
-    let value: serde_json::Value =
-        serde_yaml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let rules: Vec<Rule> =
-        serde_path_to_error::deserialize(value).map_err(|error| wrong(error.to_string()))?;
+    let rules: Vec<Rule> = parse(&text).map_err(wrong)?;
     for (index, rule) in rules.iter().enumerate() {
         rule.check().map_err(|why| wrong(format!("[{index}]: {why}")))?;
     }
     Ok(rules)
+}
+
+/// Reads one rule from YAML or JSON.
+///
+/// Fails with `Usage`, naming the text and what is wrong.
+pub(crate) fn read_rule(text: &str) -> Result<Rule> {
+    let wrong = |why: String| {
+        Error::new(Kind::Usage, format!("`{text}` is not a fault"))
+            .why(why)
+            .hint("write one such as `{path: \"*/branches\", fault: lost_reply, times: 1}`")
+    };
+    let rule: Rule = parse(text).map_err(wrong)?;
+    rule.check().map_err(wrong)?;
+    Ok(rule)
+}
+
+/// Reads YAML through JSON, because YAML writes a choice with a tag and people do not.
+fn parse<T: de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+    let value: serde_json::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    serde_path_to_error::deserialize(value).map_err(|error| error.to_string())
 }
 
 impl Faults {
@@ -166,9 +233,18 @@ impl Faults {
         locked(&self.slow).clear();
     }
 
+    /// Returns how far the clock is off that tokens are issued and checked by: as this task's request sees
+    /// it, elsewhere as rules for every request say.
+    pub(crate) fn skew(&self) -> SignedDuration {
+        SKEW.try_with(|skew| *skew).unwrap_or_else(|_| {
+            let rules = locked(&self.rules);
+            rules.iter().fold(SignedDuration::ZERO, |sum, rule| sum + rule.standing_skew())
+        })
+    }
+
     /// Returns what meets a request, and counts it.
     ///
-    /// Waits add up; of what ends a request the first rule counts, and later ones are kept for later.
+    /// Waits and skews add up; of what ends a request the first rule counts, and later ones are kept for later.
     pub(crate) fn meet(&self, method: &str, path: &str) -> Troubles {
         let mut troubles = Troubles::default();
         let mut rules = locked(&self.rules);
@@ -176,6 +252,9 @@ impl Faults {
             match &rule.fault {
                 Trouble::Latency(Ttl(wait)) => troubles.latency += *wait,
                 Trouble::SlowOperation(Ttl(wait)) => troubles.slow += *wait,
+                Trouble::ClockSkew(Skew(skew)) => troubles.skew += *skew,
+                Trouble::Suspend(whose) => troubles.blows.push(Blow::Suspend(whose.clone())),
+                Trouble::Kill(whose) => troubles.blows.push(Blow::Kill(whose.clone())),
                 Trouble::Refuse(_) | Trouble::LostReply if troubles.end.is_some() => continue,
                 Trouble::Refuse(refuse) => troubles.end = Some(End::Refuse(refuse.clone())),
                 Trouble::LostReply => troubles.end = Some(End::Nothing),
@@ -217,7 +296,7 @@ impl Troubles {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
-        EXTRA.scope(self.slow, answer).await
+        EXTRA.scope(self.slow, SKEW.scope(self.skew, answer)).await
     }
 }
 
@@ -303,11 +382,61 @@ mod tests {
             ("- {fault: lost_reply, colour: red}", "colour"),
             ("fault: lost_reply", "sequence"),
             ("- {fault: {latency: soon}}", "[0].fault"),
+            ("- {fault: {clock_skew: --5s}}", "[0].fault"),
+            ("- {fault: {clock_skew: -40000000s}}", "a year"),
+            ("- {fault: {suspend: dev}}", "[0].fault"),
         ] {
             let error = rules(text).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage);
             assert!(error.to_json().to_string().contains(part), "{text}: {}", error.to_json());
         }
+    }
+
+    #[test]
+    fn one_rule_can_be_written_on_a_command_line() {
+        for (text, fault) in [
+            ("fault: lost_reply", Trouble::LostReply),
+            (r#"{"fault": {"clock_skew": "-90s"}}"#, Trouble::ClockSkew(skewed(-90))),
+            (
+                "fault: {kill: projects/shop/branches/dev}",
+                Trouble::Kill(Target::Branch("projects/shop/branches/dev".parse().unwrap())),
+            ),
+        ] {
+            let rule = read_rule(text).unwrap();
+            assert_eq!(rule.fault, fault);
+            assert_eq!(read_rule(&serde_json::to_string(&rule).unwrap()).unwrap(), rule);
+        }
+        for text in ["lost_reply", "fault: {refuse: {status: 200}}", "{"] {
+            assert_eq!(read_rule(text).unwrap_err().kind(), Kind::Usage, "{text}");
+        }
+    }
+
+    fn skewed(seconds: i64) -> Skew {
+        Skew(SignedDuration::from_secs(seconds))
+    }
+
+    #[tokio::test]
+    async fn skews_add_up_for_the_requests_they_meet_and_standing_ones_hold_elsewhere() {
+        let faults = Faults::new(
+            rules(
+                "- {fault: {clock_skew: 60s}}\n\
+                 - {fault: {clock_skew: -10.5s}}\n\
+                 - {path: '*/x', fault: {clock_skew: 3600s}, times: 1}\n",
+            )
+            .unwrap(),
+        );
+        let seen = async |path: &str| {
+            let troubles = faults.meet("GET", path);
+            troubles.delay(async { faults.skew().as_millis() }).await
+        };
+
+        assert_eq!(faults.skew().as_millis(), 49_500);
+        assert_eq!(
+            [seen("/y").await, seen("/x").await, seen("/x").await],
+            [49_500, 3_649_500, 49_500]
+        );
+        faults.clear();
+        assert!(faults.skew().is_zero());
     }
 
     #[test]

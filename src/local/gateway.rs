@@ -75,7 +75,9 @@ impl Workspace {
 
 async fn enter(State(gateway): State<Gateway>, request: Request) -> Response {
     let logs = request.uri().path() == "/logz/stream";
-    let Some(caller) = gateway.workspace.authenticate(request.headers()) else {
+    let Some(caller) =
+        gateway.workspace.authenticate(request.headers(), gateway.workspace.token_time())
+    else {
         if logs {
             return StatusCode::UNAUTHORIZED.into_response();
         }
@@ -141,7 +143,7 @@ fn rewrite(headers: &mut HeaderMap, gateway: &Gateway, caller: &Caller, upgrade:
         headers.remove(name);
     }
     let workspace = &gateway.workspace;
-    let token = workspace.keys.access_token(&caller.user_name, Workspace::now());
+    let token = workspace.keys.access_token(&caller.user_name, workspace.token_time());
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     let known = [
         ("x-forwarded-email", caller.user_name.clone()),

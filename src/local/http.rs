@@ -15,11 +15,13 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, DATE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::Value;
 
 use super::fault::{Answer, Fault};
@@ -58,15 +60,15 @@ pub(crate) fn router(workspace: &Arc<Workspace>) -> Router {
 }
 
 impl Workspace {
-    /// Returns who sends a request, by its bearer: an access token or a personal access token.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Option<Caller> {
+    /// Returns who sends a request, by its bearer: an access token good at `now`, or a personal access token.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap, now: Timestamp) -> Option<Caller> {
         let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
         let token = token.trim();
-        match self.keys.holder(token) {
+        match self.keys.holder(token, now) {
             Ok(user) => self.read(|world| world.identity(&user).map(|identity| identity.caller())),
             Err(_) => {
                 let token = Secret::new(token.to_owned());
@@ -77,7 +79,7 @@ impl Workspace {
 }
 
 async fn authenticate(State(workspace): Shared, mut request: Request, next: Next) -> Response {
-    let Some(caller) = workspace.authenticate(request.headers()) else {
+    let Some(caller) = caller_of(&workspace, &request) else {
         let text = match request.headers().contains_key(AUTHORIZATION) {
             true => "Invalid access token.",
             false => "Credential was not sent or was of an unsupported type for this API.",
@@ -86,6 +88,14 @@ async fn authenticate(State(workspace): Shared, mut request: Request, next: Next
     };
     request.extensions_mut().insert(caller);
     next.run(request).await
+}
+
+/// Returns who sends a request. To a route of the workspace's own a token leads by the machine's clock too: what is
+/// wrong with the other one must stay removable.
+fn caller_of(workspace: &Workspace, request: &Request) -> Option<Caller> {
+    let at = |now| workspace.authenticate(request.headers(), now);
+    let own = is_own(request.uri().path());
+    at(workspace.token_time()).or_else(|| own.then(|| at(Workspace::now())).flatten())
 }
 
 /// Marks every answer with a request id and the workspace's id, and traces it.
@@ -108,10 +118,15 @@ async fn mark(State(workspace): Shared, request: Request, next: Next) -> Respons
 /// Lets go wrong what is to go wrong. The workspace's own routes are spared: faults must stay removable.
 async fn disturb(State(workspace): Shared, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if path.starts_with("/lakeforge/") {
+    if is_own(path) {
         return next.run(request).await;
     }
     let troubles = workspace.faults.meet(request.method().as_str(), path);
+    for blow in &troubles.blows {
+        if let Err(fault) = workspace.strike(blow.clone()).await {
+            tracing::warn!("{blow:?} failed: {}", fault.failure.message);
+        }
+    }
     let end = troubles.end.clone();
     let answer = troubles.delay(async {
         match end {
@@ -124,7 +139,20 @@ async fn disturb(State(workspace): Shared, request: Request, next: Next) -> Resp
             None => next.run(request).await,
         }
     });
-    answer.await
+    let mut answer = answer.await;
+    if !troubles.skew.is_zero()
+        && let Ok(now) = Timestamp::now().saturating_add(troubles.skew)
+        && let Ok(text) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now)
+        && let Ok(date) = HeaderValue::try_from(text)
+    {
+        answer.headers_mut().insert(DATE, date);
+    }
+    answer
+}
+
+/// Returns whether a path is one of the workspace's own routes, which nothing goes wrong with.
+fn is_own(path: &str) -> bool {
+    path.starts_with("/lakeforge/")
 }
 
 /// Returns an answer that breaks off before its first byte: the server closes the connection.

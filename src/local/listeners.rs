@@ -226,7 +226,8 @@ impl Workspace {
     ) -> Result<Door, Refusal> {
         let door = self.door(name)?;
         if let Proof::Token(token) = proof {
-            let checked = self.keys.check_credential(token.expose(), user, &door.endpoint_uid);
+            let now = self.token_time();
+            let checked = self.keys.check_credential(token.expose(), user, &door.endpoint_uid, now);
             if let Err(refused) = checked
                 && refused != Refused::NotJwt
             {
@@ -350,6 +351,7 @@ const fn explain(refused: Refused) -> &'static str {
             "External authorization failed: the token was not signed by this workspace"
         }
         Refused::Expired => "External authorization failed: the token has expired",
+        Refused::Early => "External authorization failed: the token is not valid yet",
         Refused::Elsewhere => {
             "OAuth: User is not authorized: the token is for another endpoint or identity"
         }

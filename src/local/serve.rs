@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) python: Option<PathBuf>,
     /// File with what is to go wrong on demand.
     pub(crate) faults: Option<PathBuf>,
+    /// What else is to go wrong, one rule each in YAML or JSON.
+    pub(crate) fault: Vec<String>,
     /// Environment that apps inherit a few variables of, and installers all.
     pub(crate) environment: BTreeMap<String, String>,
 }
@@ -108,7 +110,10 @@ pub(crate) async fn serve(
 
 /// Puts the workspace together from what is on disk.
 async fn open(layout: &Layout, options: Options) -> Result<(Arc<Workspace>, TcpListener)> {
-    let faults = options.faults.as_deref().map(faults::read).transpose()?.unwrap_or_default();
+    let mut rules = options.faults.as_deref().map(faults::read).transpose()?.unwrap_or_default();
+    for text in &options.fault {
+        rules.push(faults::read_rule(text)?);
+    }
     let install = Install::find(options.postgres.as_deref())?;
     let (postgres_version, major) = (install.version.clone(), install.major);
     let store = Store::open(&layout.objects())?;
@@ -127,7 +132,7 @@ async fn open(layout: &Layout, options: Options) -> Result<(Arc<Workspace>, TcpL
         keys,
         postgres,
         authority: Authority::open(&layout.authority())?,
-        faults: Faults::new(faults),
+        faults: Faults::new(rules),
         apps,
         files: Files::open(&layout.files())?,
         data: layout.folder().to_owned(),

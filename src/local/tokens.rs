@@ -45,6 +45,8 @@ pub(crate) enum Refused {
     Foreign,
     /// It was good once.
     Expired,
+    /// It will be good, by a clock that differs from the one it was issued by.
+    Early,
     /// It is good for something else: another audience, endpoint or identity.
     Elsewhere,
 }
@@ -55,6 +57,8 @@ struct Claims {
     aud: String,
     sub: String,
     iat: i64,
+    #[serde(default)]
+    nbf: i64,
     exp: i64,
     jti: String,
     scope: String,
@@ -115,8 +119,8 @@ impl Keys {
     }
 
     /// Returns the identity a workspace access token is for.
-    pub(crate) fn holder(&self, token: &str) -> Result<String, Refused> {
-        Ok(self.verify(token, &self.audience)?.sub)
+    pub(crate) fn holder(&self, token: &str, now: Timestamp) -> Result<String, Refused> {
+        Ok(self.verify(token, &self.audience, now)?.sub)
     }
 
     /// Refuses a database credential that is not for this identity and endpoint.
@@ -125,8 +129,9 @@ impl Keys {
         token: &str,
         user: &str,
         endpoint_uid: &str,
+        now: Timestamp,
     ) -> Result<(), Refused> {
-        let claims = self.verify(token, DATABASE)?;
+        let claims = self.verify(token, DATABASE, now)?;
         if claims.sub != user || !claims.endpoint_uids.iter().any(|uid| uid == endpoint_uid) {
             return Err(Refused::Elsewhere);
         }
@@ -154,6 +159,7 @@ impl Keys {
             aud: audience.to_owned(),
             sub: user.to_owned(),
             iat: now.as_second(),
+            nbf: now.as_second(),
             exp: expires.as_second(),
             jti: ids::uuid(),
             scope: scope.to_owned(),
@@ -169,20 +175,24 @@ impl Keys {
         Secret::new(token.expect("a key that was read can sign"))
     }
 
-    fn verify(&self, token: &str, audience: &str) -> Result<Claims, Refused> {
+    fn verify(&self, token: &str, audience: &str, now: Timestamp) -> Result<Claims, Refused> {
         let mut validation = Validation::new(Algorithm::EdDSA);
-        validation.leeway = 0;
+        // Below, because the crate knows no clock but the machine's.
+        validation.validate_exp = false;
         validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["exp", "aud", "sub"]);
-        jsonwebtoken::decode::<Claims>(token, &self.public, &validation)
-            .map(|token| token.claims)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => Refused::Expired,
-                ErrorKind::InvalidAudience => Refused::Elsewhere,
-                // What begins as a JWT and does not go on as one was changed on the way.
-                _ if jsonwebtoken::decode_header(token).is_err() => Refused::NotJwt,
-                _ => Refused::Foreign,
-            })
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.public, &validation);
+        let claims = decoded.map_err(|error| match error.kind() {
+            ErrorKind::InvalidAudience => Refused::Elsewhere,
+            // What begins as a JWT and does not go on as one was changed on the way.
+            _ if jsonwebtoken::decode_header(token).is_err() => Refused::NotJwt,
+            _ => Refused::Foreign,
+        })?;
+        match now.as_second() {
+            now if claims.claims.exp <= now => Err(Refused::Expired),
+            now if claims.claims.nbf > now => Err(Refused::Early),
+            _ => Ok(claims.claims),
+        }
     }
 }
 
@@ -254,7 +264,10 @@ mod tests {
 
         let again = Keys::open(folder.path(), 42, "http://127.0.0.1/oidc".to_owned()).unwrap();
 
-        assert_eq!(again.holder(token.expose()), Ok("ada@example.test".to_owned()));
+        assert_eq!(
+            again.holder(token.expose(), Timestamp::now()),
+            Ok("ada@example.test".to_owned())
+        );
         assert_eq!(again.key_set(), keys.key_set());
     }
 
@@ -265,16 +278,21 @@ mod tests {
         let now = Timestamp::now();
         let mint = |keys: &Keys, expires| keys.credential("ada", &primary(), now, expires);
         let soon = now + Duration::from_secs(300);
-        let check =
-            |token: &str, user: &str, endpoint: &str| keys.check_credential(token, user, endpoint);
+        let check = |token: &str, user: &str, endpoint: &str| {
+            keys.check_credential(token, user, endpoint, now)
+        };
 
         let good = mint(&keys, soon);
         assert_eq!(check(good.expose(), "ada", "ep-1"), Ok(()));
         assert_eq!(check(good.expose(), "eve", "ep-1"), Err(Refused::Elsewhere));
         assert_eq!(check(good.expose(), "ada", "ep-2"), Err(Refused::Elsewhere));
-        assert_eq!(keys.holder(good.expose()), Err(Refused::Elsewhere));
+        assert_eq!(keys.holder(good.expose(), now), Err(Refused::Elsewhere));
         let expired = mint(&keys, now - Duration::from_secs(1));
         assert_eq!(check(expired.expose(), "ada", "ep-1"), Err(Refused::Expired));
+        let at = |now| keys.check_credential(good.expose(), "ada", "ep-1", now);
+        assert_eq!(at(now - Duration::from_secs(2)), Err(Refused::Early));
+        assert_eq!(at(soon - Duration::from_secs(2)), Ok(()));
+        assert_eq!(at(soon), Err(Refused::Expired));
         let foreign = mint(&other, soon);
         assert_eq!(check(foreign.expose(), "ada", "ep-1"), Err(Refused::Foreign));
         let access = keys.access_token("ada", now);
@@ -297,7 +315,7 @@ mod tests {
         let forged = URL_SAFE_NO_PAD.encode(forged.to_string());
 
         let result =
-            keys.check_credential(&format!("{header}.{forged}.{signature}"), "eve", "ep-1");
+            keys.check_credential(&format!("{header}.{forged}.{signature}"), "eve", "ep-1", now);
 
         assert_eq!(result, Err(Refused::Foreign));
     }

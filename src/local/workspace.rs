@@ -99,6 +99,12 @@ impl Workspace {
         whole_millis(Timestamp::now())
     }
 
+    /// Returns the time by the clock that tokens are issued and checked by.
+    pub(crate) fn token_time(&self) -> Timestamp {
+        // A skew is a year at most.
+        Workspace::now().saturating_add(self.faults.skew()).unwrap_or(Timestamp::MAX)
+    }
+
     /// Reads the state.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&World) -> T) -> T {
         look(&self.lock())

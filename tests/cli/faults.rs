@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::forge::{Forge, PROGRAM, Workspace, open_folder};
-use crate::http::send;
+use crate::http::{Answer, send};
 
 /// Returns the workspace of these tests; each uses a project of its own, and rules for that alone.
 fn workspace() -> &'static Workspace {
@@ -17,15 +17,22 @@ fn workspace() -> &'static Workspace {
 
 /// Sends a request to the route of the faults and returns the rules in force.
 fn faults(workspace: &Workspace, method: &str, body: &Value) -> Vec<Value> {
-    let profiles = std::fs::read_to_string(workspace.data().join("databrickscfg")).unwrap();
-    let of = |key: &str| {
-        let line = profiles.lines().find(|line| line.split('=').next().unwrap().trim() == key);
-        line.unwrap().split_once('=').unwrap().1.trim().to_owned()
-    };
-    let (url, bearer) =
-        (format!("{}/lakeforge/faults", of("host")), format!("Bearer {}", of("token")));
-    let answer = send(method, &url, &[("Authorization", &bearer)], &body.to_string());
+    let answer = ask(workspace, method, "/lakeforge/faults", body);
     answer.expect(200)["faults"].as_array().unwrap().clone()
+}
+
+/// Sends a request to `path` of a workspace as its user, and returns the answer.
+fn ask(workspace: &Workspace, method: &str, path: &str, body: &Value) -> Answer {
+    let (host, token) = (setting(workspace, "host"), setting(workspace, "token"));
+    let bearer = format!("Bearer {token}");
+    send(method, &format!("{host}{path}"), &[("Authorization", &bearer)], &body.to_string())
+}
+
+/// Returns the first value of `key` in the profiles of a workspace.
+fn setting(workspace: &Workspace, key: &str) -> String {
+    let profiles = std::fs::read_to_string(workspace.data().join("databrickscfg")).unwrap();
+    let line = profiles.lines().find(|line| line.split('=').next().unwrap().trim() == key);
+    line.unwrap().split_once('=').unwrap().1.trim().to_owned()
 }
 
 /// Lets something go wrong when branches of `project` are created.
@@ -125,6 +132,91 @@ fn a_killed_compute_keeps_what_was_committed() {
         faults(workspace(), "POST", &json!({ "compute": { blow: name } }));
         assert_eq!(forge.sql(branch, "SELECT n FROM notes"), "7", "{blow}");
     }
+}
+
+#[test]
+fn a_request_can_suspend_or_kill_a_compute() {
+    let forge = Forge::on(workspace(), &["struck"]);
+    let branch = "struck/production";
+    forge.sql(branch, "CREATE TABLE notes AS SELECT 7 AS n");
+    let started = || forge.sql(branch, "SELECT pg_postmaster_start_time()");
+
+    for blow in ["suspend", "kill"] {
+        let before = started();
+        let path = "*/projects/struck/branches";
+        let fault = json!({ blow: "projects/struck/branches/production" });
+        let rule = json!({ "method": "GET", "path": path, "fault": fault, "times": 1 });
+        faults(workspace(), "POST", &rule);
+        assert_eq!(started(), before, "{blow}: no request has met it yet");
+
+        ask(workspace(), "GET", "/api/2.0/postgres/projects/struck/branches", &json!({}));
+
+        assert_ne!(started(), before, "{blow}");
+        assert_eq!(forge.sql(branch, "SELECT n FROM notes"), "7", "{blow}");
+    }
+}
+
+#[test]
+fn a_skewed_clock_ends_passwords_and_makes_others_too_early() {
+    let workspace =
+        Workspace::start(&["--fault", "{path: \"*/nothing\", fault: {clock_skew: 5s}}"]);
+    let forge = Forge::on(&workspace, &["skewed"]);
+    let mint = || forge.json("creds mint skewed/production");
+    let login = |minted: &Value| {
+        let text = |key: &str| minted[key].as_str().unwrap().to_owned();
+        let output = Command::new("psql")
+            .args(["-XAtqc", "SELECT 1"])
+            .env("PGHOST", text("host"))
+            .env("PGPORT", minted["port"].to_string())
+            .env("PGUSER", text("user"))
+            .env("PGDATABASE", text("database"))
+            .env("PGPASSWORD", text("token"))
+            .env("PGSSLMODE", "require")
+            .output()
+            .unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let date = || {
+        let answer = ask(&workspace, "GET", "/api/2.0/postgres/projects", &json!({}));
+        let date = &answer.headers["date"];
+        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).unwrap()
+    };
+    let before = mint();
+    assert_eq!(login(&before), "1\n");
+
+    faults(&workspace, "POST", &json!({ "fault": { "clock_skew": "7200s" } }));
+
+    assert!(login(&before).contains("the token has expired"), "{}", login(&before));
+    let ahead = mint();
+    assert_eq!(login(&ahead), "1\n");
+    assert!(date() > jiff::Timestamp::now() + Duration::from_secs(3600));
+    assert_eq!(faults(&workspace, "DELETE", &json!({})), Vec::<Value>::new());
+    assert!(login(&ahead).contains("the token is not valid yet"), "{}", login(&ahead));
+    assert_eq!(login(&before), "1\n");
+    faults(&workspace, "POST", &json!({ "fault": { "clock_skew": "-7200s" } }));
+    assert!(login(&before).contains("the token is not valid yet"), "{}", login(&before));
+    assert!(date() < jiff::Timestamp::now() - Duration::from_secs(3600));
+}
+
+#[test]
+fn faults_come_from_the_command_line_one_by_one() {
+    let workspace = Workspace::start(&[
+        "--fault",
+        "{path: \"*/projects\", fault: {refuse: {status: 503}}, times: 1}",
+        "--fault",
+        r#"{"path": "*/apps", "fault": "lost_reply"}"#,
+    ]);
+    let listed = faults(&workspace, "GET", &json!({}));
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    assert_eq!(listed[1]["fault"], "lost_reply");
+    ask(&workspace, "GET", "/api/2.0/postgres/projects", &json!({})).expect(503);
+    ask(&workspace, "GET", "/api/2.0/postgres/projects", &json!({})).expect(200);
+
+    let forge = Forge::offline();
+    let output = forge.output("local serve --port 0 --fault lost_reply");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("`lost_reply` is not a fault"), "{stderr}");
 }
 
 #[test]

@@ -93,7 +93,7 @@ async fn token(
         return refuse(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed");
     };
     Json(Token {
-        access_token: workspace.keys.access_token(&user, Workspace::now()),
+        access_token: workspace.keys.access_token(&user, workspace.token_time()),
         token_type: "Bearer".to_owned(),
         expires_in: ACCESS_LIFE.as_secs(),
         scope: request.scope.unwrap_or_else(|| "all-apis".to_owned()),

@@ -139,7 +139,7 @@ async fn create_credential(State(workspace): Shared, By(caller): By, Body(body):
         };
         request.instance_names.iter().map(endpoint_of).collect::<Answer<Vec<_>>>()
     })?;
-    let now = Workspace::now();
+    let now = workspace.token_time();
     let expiration_time = now + CREDENTIAL_LIFE;
     let token = workspace.keys.credential(&caller.user_name, &endpoints, now, expiration_time);
     reply(&InstanceCredential { token, expiration_time })

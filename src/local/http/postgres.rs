@@ -306,7 +306,7 @@ async fn create_credential(State(workspace): Shared, By(caller): By, Body(body):
         world.require_use(&caller, &name.project)?;
         Ok::<_, Fault>(endpoint.uid.clone())
     })?;
-    let now = Workspace::now();
+    let now = workspace.token_time();
     let expire_time = expiry(&request, now)?;
     let token = workspace.keys.credential(&caller.user_name, &[(name, uid)], now, expire_time);
     reply(&Credential { token, expire_time })
