@@ -9,7 +9,7 @@ from pathlib import Path
 
 from databricks.sdk.common.types.fieldmask import FieldMask
 from databricks.sdk.errors import NotImplemented as Missing
-from databricks.sdk.service import apps, postgres as pg
+from databricks.sdk.service import apps, database as db, postgres as pg
 
 from workspace import Case
 
@@ -103,7 +103,7 @@ class NotServed(Case):
 class Complete(unittest.TestCase):
     def test_every_call_of_the_sdk_is_made_by_some_test(self) -> None:
         tests = "".join(file.read_text() for file in HERE.glob("*.py"))
-        for api in (pg.PostgresAPI, apps.AppsAPI):
+        for api in (pg.PostgresAPI, db.DatabaseAPI, apps.AppsAPI):
             calls = [
                 name
                 for name, _ in inspect.getmembers(api, inspect.isfunction)
