@@ -16,7 +16,7 @@ use crate::error::Result;
 
 /// Copies of the template kept ready; each takes about 40 MB.
 const OF_TEMPLATE: usize = 4;
-/// Part of the free disk space that the copies of other bases may take together: one in so many.
+/// Part of the free disk space that all copies may take together: one in so many.
 const PART_OF_FREE: u64 = 10;
 
 /// The copies that are ready, and the thread that makes more. Clones share them.
@@ -174,16 +174,13 @@ impl Shared {
             }
         }
         let kinds = locked(&self.kinds);
-        let others = || kinds.iter().filter(|(id, _)| **id != self.template);
         let used: u64 =
-            others().map(|(_, kind)| kind.size.unwrap_or(0) * kind.ready.len() as u64).sum();
+            kinds.values().map(|kind| kind.size.unwrap_or(0) * kind.ready.len() as u64).sum();
         let free =
             rustix::fs::statvfs(&self.folder).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
-        let fits = |id: &String, kind: &Kind| {
-            *id == self.template || kind.size.is_some_and(|size| used + size <= free / PART_OF_FREE)
-        };
+        let fits = |kind: &Kind| kind.size.is_some_and(|size| used + size <= free / PART_OF_FREE);
         let (id, kind) =
-            kinds.iter().find(|(id, kind)| kind.ready.len() < kind.wanted && fits(id, kind))?;
+            kinds.iter().find(|(_, kind)| kind.ready.len() < kind.wanted && fits(kind))?;
         Some((id.clone(), kind.data.clone()))
     }
 
