@@ -21,8 +21,9 @@ use crate::local::tether::{self, Tethered};
 
 /// How long a clean stop may take before the compute is told to drop everything.
 const CLEAN_STOP: Duration = Duration::from_secs(20);
-/// How long the processes of a killed compute may hold on to its memory.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long the processes of a killed compute may hold on to its memory; on a busy machine they are slow
+/// to notice.
+const LINGER: Duration = Duration::from_secs(60);
 /// Standbys that a compute can feed; the same for all, because a standby must not allow fewer.
 const WAL_SENDERS: &str = "20";
 /// Size from which a compute's log is put aside when it starts.

@@ -136,10 +136,16 @@ pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let gone = parent.join(format!(".gone-{}", name.to_string_lossy()));
     unless_gone(fs::remove_dir_all(&gone))?;
-    if unless_gone(fs::rename(path, &gone))?.is_some() {
-        unless_gone(fs::remove_dir_all(&gone))?;
+    if unless_gone(fs::rename(path, &gone))?.is_none() {
+        return Ok(());
     }
-    Ok(())
+    loop {
+        match fs::remove_dir_all(&gone) {
+            // The last processes of a killed compute may still write.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            done => return unless_gone(done).map(drop),
+        }
+    }
 }
 
 /// Writes `contents` to `path` so that after a crash either the old or the new is there, whole.

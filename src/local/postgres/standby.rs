@@ -52,7 +52,7 @@ pub(super) async fn wake(engine: &Arc<Engine>, primary: &str, name: &str) -> Res
 async fn bring_up(engine: &Engine, primary: &Arc<Cluster>, name: &str) -> Result<Address> {
     let source = primary.start(&engine.host).await?;
     let standby = match engine.cluster(name) {
-        Ok(standby) if standby.address().is_some() || can_follow(&standby, primary).await? => {
+        Ok(standby) if standby.address().is_some() || can_follow(&standby, primary).await => {
             standby
         }
         _ => make(engine, primary, &source, name).await?,
@@ -68,13 +68,14 @@ async fn bring_up(engine: &Engine, primary: &Arc<Cluster>, name: &str) -> Result
 }
 
 /// Says whether the primary still has the log from where the standby's ends.
-async fn can_follow(standby: &Cluster, primary: &Cluster) -> Result<bool> {
+async fn can_follow(standby: &Cluster, primary: &Cluster) -> bool {
     let (own, theirs) = (standby.wal(), primary.wal());
-    blocking(move || {
+    let found = blocking(move || {
         let last = wal::segments(&own)?.last().copied();
-        Ok(last.is_some_and(|last| wal::segments(&theirs).is_ok_and(|all| all.contains(&last))))
-    })
-    .await
+        let all = wal::segments(&theirs)?;
+        Ok(last.is_some_and(|last| all.contains(&last)))
+    });
+    found.await.unwrap_or(false)
 }
 
 /// Makes the files of the standby, in place of those that are there.
