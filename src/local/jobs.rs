@@ -183,8 +183,11 @@ impl Workspace {
                 Some((origin.lsn, super::world::whole_millis(origin.time)))
             }
             None => {
-                let owner = branch.roles.first().map_or("", |role| role.role.as_str());
-                self.postgres.create_root(uid, owner).await?;
+                let owner = branch.roles.first();
+                self.postgres.create_root(uid, owner.map_or("", |role| &role.role)).await?;
+                if let Some(owner) = owner {
+                    self.postgres.mark_identity(uid, &owner.role, owner.identity).await?;
+                }
                 None
             }
         };

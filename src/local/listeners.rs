@@ -227,17 +227,23 @@ impl Workspace {
         let door = self.door(name)?;
         if let Proof::Token(token) = proof {
             let now = self.token_time();
-            let checked = self.keys.check_credential(token.expose(), user, &door.endpoint_uid, now);
-            if let Err(refused) = checked
+            let holder = self.keys.check_credential(token.expose(), &door.endpoint_uid, now);
+            if let Err(refused) = holder
                 && refused != Refused::NotJwt
             {
                 return Err(refusal("28P01", explain(refused)));
+            }
+            if let Ok(holder) = &holder
+                && holder != user
+                && !self.stands_for(name, &door.uid, user, holder).await
+            {
+                return Err(refusal("28P01", explain(Refused::Elsewhere)));
             }
             // Passwords of roles come here only where they are not taken.
             if self.logs_in_with_password(name, &door.uid, user).await {
                 return Err(refusal("28P01", NO_PASSWORDS));
             }
-            checked.map_err(|refused| refusal("28P01", explain(refused)))?;
+            holder.map_err(|refused| refusal("28P01", explain(refused)))?;
         }
         if door.disabled {
             return Err(refusal("57P03", "endpoint is disabled"));
@@ -259,16 +265,25 @@ impl Workspace {
         found.map_err(|_| refusal("08001", "endpoint does not exist"))
     }
 
-    /// Says whether `user` has a role with a password of its own. A role that nobody has told of may have
-    /// been made with SQL: then the cluster is asked.
+    /// Says whether `user` has a role with a password of its own.
     async fn logs_in_with_password(&self, name: &EndpointName, uid: &str, user: &str) -> bool {
-        let known = || self.read(|world| world.login_method(uid, user));
-        if known().is_none()
+        self.get_to_know(name, uid, user).await;
+        self.read(|world| world.login_method(uid, user)) == Some(AuthMethod::Password)
+    }
+
+    /// Says whether `user` is the role of a group that `holder` is a member of.
+    async fn stands_for(&self, name: &EndpointName, uid: &str, user: &str, holder: &str) -> bool {
+        self.get_to_know(name, uid, user).await;
+        self.read(|world| world.stands_for(uid, user, holder))
+    }
+
+    /// Asks the cluster about a role that nobody has told of: it may have been made with SQL.
+    async fn get_to_know(&self, name: &EndpointName, uid: &str, user: &str) {
+        if self.read(|world| world.login_method(uid, user)).is_none()
             && let Err(fault) = self.refresh_catalog(&name.parent()).await
         {
             tracing::warn!("{name}: {}", fault.failure.message);
         }
-        known() == Some(AuthMethod::Password)
     }
 }
 

@@ -123,19 +123,18 @@ impl Keys {
         Ok(self.verify(token, &self.audience, now)?.sub)
     }
 
-    /// Refuses a database credential that is not for this identity and endpoint.
+    /// Returns the identity that a database credential is for; refuses one that is not for this endpoint.
     pub(crate) fn check_credential(
         &self,
         token: &str,
-        user: &str,
         endpoint_uid: &str,
         now: Timestamp,
-    ) -> Result<(), Refused> {
+    ) -> Result<String, Refused> {
         let claims = self.verify(token, DATABASE, now)?;
-        if claims.sub != user || !claims.endpoint_uids.iter().any(|uid| uid == endpoint_uid) {
+        if !claims.endpoint_uids.iter().any(|uid| uid == endpoint_uid) {
             return Err(Refused::Elsewhere);
         }
-        Ok(())
+        Ok(claims.sub)
     }
 
     /// Returns the public key as a JSON Web Key Set.
@@ -278,27 +277,25 @@ mod tests {
         let now = Timestamp::now();
         let mint = |keys: &Keys, expires| keys.credential("ada", &primary(), now, expires);
         let soon = now + Duration::from_secs(300);
-        let check = |token: &str, user: &str, endpoint: &str| {
-            keys.check_credential(token, user, endpoint, now)
-        };
+        let check = |token: &str, endpoint: &str| keys.check_credential(token, endpoint, now);
+        let ada = || Ok("ada".to_owned());
 
         let good = mint(&keys, soon);
-        assert_eq!(check(good.expose(), "ada", "ep-1"), Ok(()));
-        assert_eq!(check(good.expose(), "eve", "ep-1"), Err(Refused::Elsewhere));
-        assert_eq!(check(good.expose(), "ada", "ep-2"), Err(Refused::Elsewhere));
+        assert_eq!(check(good.expose(), "ep-1"), ada());
+        assert_eq!(check(good.expose(), "ep-2"), Err(Refused::Elsewhere));
         assert_eq!(keys.holder(good.expose(), now), Err(Refused::Elsewhere));
         let expired = mint(&keys, now - Duration::from_secs(1));
-        assert_eq!(check(expired.expose(), "ada", "ep-1"), Err(Refused::Expired));
-        let at = |now| keys.check_credential(good.expose(), "ada", "ep-1", now);
+        assert_eq!(check(expired.expose(), "ep-1"), Err(Refused::Expired));
+        let at = |now| keys.check_credential(good.expose(), "ep-1", now);
         assert_eq!(at(now - Duration::from_secs(2)), Err(Refused::Early));
-        assert_eq!(at(soon - Duration::from_secs(2)), Ok(()));
+        assert_eq!(at(soon - Duration::from_secs(2)), ada());
         assert_eq!(at(soon), Err(Refused::Expired));
         let foreign = mint(&other, soon);
-        assert_eq!(check(foreign.expose(), "ada", "ep-1"), Err(Refused::Foreign));
+        assert_eq!(check(foreign.expose(), "ep-1"), Err(Refused::Foreign));
         let access = keys.access_token("ada", now);
-        assert_eq!(check(access.expose(), "ada", "ep-1"), Err(Refused::Elsewhere));
+        assert_eq!(check(access.expose(), "ep-1"), Err(Refused::Elsewhere));
         for password in ["dapi0123456789abcdef", "", "a.b.c", "secret"] {
-            assert_eq!(check(password, "ada", "ep-1"), Err(Refused::NotJwt), "{password}");
+            assert_eq!(check(password, "ep-1"), Err(Refused::NotJwt), "{password}");
         }
     }
 
@@ -314,8 +311,7 @@ mod tests {
         forged["sub"] = json!("eve");
         let forged = URL_SAFE_NO_PAD.encode(forged.to_string());
 
-        let result =
-            keys.check_credential(&format!("{header}.{forged}.{signature}"), "eve", "ep-1", now);
+        let result = keys.check_credential(&format!("{header}.{forged}.{signature}"), "ep-1", now);
 
         assert_eq!(result, Err(Refused::Foreign));
     }

@@ -2,11 +2,11 @@
 
 use tokio_postgres::Client;
 
-use super::roles::check_name;
+use super::roles::{check_name, identity_of, mark};
 use super::session::{Address, OWN_DATABASE, SUPERUSER, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::wire::roles::Attributes;
+use crate::wire::roles::{Attributes, IdentityType};
 
 /// Membership in this role makes an administrator of a branch.
 pub(super) const ADMINISTRATOR: &str = "databricks_superuser";
@@ -31,6 +31,8 @@ pub(crate) struct FoundRole {
     pub(crate) administrator: bool,
     /// What it may do.
     pub(crate) attributes: Attributes,
+    /// What it is said to stand for.
+    pub(crate) identity: IdentityType,
 }
 
 /// A database of a cluster.
@@ -55,6 +57,8 @@ pub(crate) enum CatalogChange {
         administrator: bool,
         /// What it may do.
         attributes: Attributes,
+        /// What it stands for.
+        identity: IdentityType,
     },
     /// Changes what a role may do.
     AlterRole {
@@ -97,7 +101,8 @@ pub(crate) enum CatalogChange {
 
 const ROLES: &str = "SELECT rolname, rolcanlogin, rolbypassrls, rolcreatedb, rolcreaterole, \
      EXISTS (SELECT 1 FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
-             WHERE m.member = r.oid AND g.rolname = $1) \
+             WHERE m.member = r.oid AND g.rolname = $1), \
+     shobj_description(r.oid, 'pg_authid') \
      FROM pg_roles r WHERE rolname NOT LIKE 'pg\\_%' AND rolname <> ALL ($2) ORDER BY rolname";
 const DATABASES: &str = "SELECT datname, pg_get_userbyid(datdba)::text FROM pg_database \
      WHERE NOT datistemplate AND datname <> $1 ORDER BY datname";
@@ -120,6 +125,7 @@ pub(super) async fn read(address: &Address) -> Result<Catalog> {
                     createrole: row.get(4),
                 },
                 administrator: row.get(5),
+                identity: identity_of(row.get(6)),
             })
             .collect(),
         databases: databases
@@ -135,11 +141,14 @@ pub(super) async fn read(address: &Address) -> Result<Catalog> {
 pub(super) async fn apply(address: &Address, change: &CatalogChange) -> Result<()> {
     let client = address.connect(OWN_DATABASE).await?;
     match change {
-        CatalogChange::CreateRole { role, login, administrator, attributes } => {
+        CatalogChange::CreateRole { role, login, administrator, attributes, identity } => {
             let login = if *login { "LOGIN" } else { "NOLOGIN" };
             let mut create = format!("CREATE ROLE {} {login} {}", quoted(role), words(attributes));
             if *administrator {
                 create += &format!("; GRANT {ADMINISTRATOR} TO {}", quoted(role));
+            }
+            if let Some(mark) = mark(role, *identity) {
+                create += &format!("; {mark}");
             }
             run(&client, &create).await
         }

@@ -55,6 +55,7 @@ use self::spare::Spares;
 use self::wal::Lsn;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::secret::Secret;
+use crate::wire::roles::IdentityType;
 
 /// How long a fresh copy may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -250,6 +251,21 @@ impl Postgres {
         self.visit(cluster, async |address| roles::ensure_login(&address, role, &access).await)
             .await
             .doing(|| format!("could not give `{role}` access"))
+    }
+
+    /// Notes in `cluster` what `role` stands for.
+    pub(crate) async fn mark_identity(
+        &self,
+        cluster: &str,
+        role: &str,
+        identity: IdentityType,
+    ) -> Result<()> {
+        let Some(mark) = roles::mark(role, identity) else { return Ok(()) };
+        self.visit(cluster, async |address| {
+            let client = address.connect(OWN_DATABASE).await?;
+            client.batch_execute(&mark).await.map_err(session::told)
+        })
+        .await
     }
 
     /// Returns the roles and databases of `cluster`, without the platform's own.

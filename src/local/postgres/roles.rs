@@ -3,6 +3,63 @@
 use super::session::{Address, OWN_DATABASE, quoted, told};
 use crate::error::{Error, Kind, Result};
 use crate::wire::names::DEFAULT_DATABASE;
+use crate::wire::roles::IdentityType;
+
+/// What every database of a fresh cluster has because `template1` has it: the platform's way to create
+/// roles of identities with SQL, as the extension that clients ask for first.
+///
+/// Which identity a role belongs to is in its comment. The rows of an extension are written by hand, because
+/// its files would have to be where the Postgres programs are.
+///
+/// Source: the product documentation, "Create Postgres roles", read 2026-11.
+pub(super) const AUTH_SQL: &str = r#"
+CREATE FUNCTION public.databricks_create_role(identity_name text, identity_type text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF identity_type IS NULL OR lower(identity_type) NOT IN ('user', 'service_principal', 'group') THEN
+        RAISE EXCEPTION 'invalid identity type "%"', identity_type
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use USER, SERVICE_PRINCIPAL or GROUP.';
+    END IF;
+    EXECUTE format('CREATE ROLE %I LOGIN', identity_name);
+    EXECUTE format('COMMENT ON ROLE %I IS %L', identity_name, 'databricks identity: ' || lower(identity_type));
+END
+$$;
+CREATE VIEW public.databricks_list_roles AS
+    SELECT rolname::text AS role_name, substr(comment, 22) AS identity_type
+    FROM pg_catalog.pg_roles, pg_catalog.shobj_description(oid, 'pg_authid') comment
+    WHERE comment LIKE 'databricks identity: %';
+GRANT SELECT ON public.databricks_list_roles TO PUBLIC;
+SET allow_system_table_mods = on;
+INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+    SELECT pg_nextoid('pg_extension', 'oid', 'pg_extension_oid_index'), 'databricks_auth',
+        'lakeforge'::regrole, 'public'::regnamespace, false, '1.0';
+RESET allow_system_table_mods;
+ALTER EXTENSION databricks_auth ADD FUNCTION public.databricks_create_role(text, text);
+ALTER EXTENSION databricks_auth ADD VIEW public.databricks_list_roles;
+"#;
+/// How the comment of a role begins that belongs to an identity.
+const IDENTITY: &str = "databricks identity: ";
+
+/// Returns the statement that says which kind of identity `role` belongs to; nothing for a plain role.
+pub(super) fn mark(role: &str, identity: IdentityType) -> Option<String> {
+    let kind = match identity {
+        IdentityType::User => "user",
+        IdentityType::ServicePrincipal => "service_principal",
+        IdentityType::Group => "group",
+        IdentityType::Plain => return None,
+    };
+    Some(format!("COMMENT ON ROLE {} IS '{IDENTITY}{kind}'", quoted(role)))
+}
+
+/// Reads what [`mark`] or the SQL function wrote.
+pub(super) fn identity_of(comment: Option<&str>) -> IdentityType {
+    match comment.and_then(|comment| comment.strip_prefix(IDENTITY)) {
+        Some("user") => IdentityType::User,
+        Some("service_principal") => IdentityType::ServicePrincipal,
+        Some("group") => IdentityType::Group,
+        _ => IdentityType::Plain,
+    }
+}
 
 /// What a fresh cluster gets before it becomes the template. `CREATE DATABASE` cannot share a
 /// transaction with the rest.
@@ -63,6 +120,11 @@ pub(super) async fn ensure_login(address: &Address, role: &str, access: &Access)
         ),
     };
     client.batch_execute(&grants).await.map_err(told)?;
+    if let (Access::ConnectAndCreate { .. }, Some(mark)) =
+        (access, mark(role, IdentityType::ServicePrincipal))
+    {
+        client.batch_execute(&mark).await.map_err(told)?;
+    }
     if let Access::ConnectAndCreate { database } = access {
         let inside = address.connect(database).await?;
         let grants = format!("GRANT USAGE, CREATE ON SCHEMA public TO {name}");

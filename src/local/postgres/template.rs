@@ -11,7 +11,7 @@ use super::blocking;
 use super::cluster::{data_of, log_of};
 use super::compute::{Host, Stop};
 use super::copy::remove_folder;
-use super::roles::TEMPLATE_SQL;
+use super::roles::{AUTH_SQL, TEMPLATE_SQL};
 use super::session::{OWN_DATABASE, SUPERUSER, told};
 use super::wal::{Lsn, SEGMENT_BYTES};
 use crate::error::{Doing, Error, Kind, Result};
@@ -52,6 +52,9 @@ async fn make(host: &Host, folder: &Path) -> Result<()> {
     std::fs::write(&access, ACCESS)?;
 
     let compute = host.start(&data, &log_of(folder), &[], START_LIMIT).await?;
+    let client = compute.address().connect("template1").await?;
+    client.batch_execute(AUTH_SQL).await.map_err(told)?;
+    drop(client);
     let client = compute.address().connect(OWN_DATABASE).await?;
     for statement in TEMPLATE_SQL {
         client.batch_execute(statement).await.map_err(told)?;

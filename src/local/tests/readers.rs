@@ -140,11 +140,26 @@ fn a_read_only_endpoint_sleeps_and_wakes_by_itself() {
         strike(&server, blow, name);
         assert_eq!(ask(&server, READERS, COUNT), Ok(vec!["2".to_owned()]), "{blow} {name}");
     }
-    let disabled = json!({ "spec": { "disabled": true } });
-    server.change("PATCH", &format!("{READERS}?update_mask=spec.disabled"), &disabled);
-    assert_eq!(state(READERS), "IDLE");
-    assert_eq!(ask(&server, READERS, COUNT), Err("endpoint is disabled".to_owned()));
-    assert_eq!(server.ask(PRODUCTION, COUNT), ["2"]);
+    server.stop();
+}
+
+#[test]
+fn a_disabled_endpoint_refuses_until_it_is_enabled_and_the_other_one_goes_on() {
+    let folder = folder();
+    let server = server_with_readers(folder.path());
+    let disable = |endpoint: &str, disabled: bool| {
+        let body = json!({ "spec": { "disabled": disabled } });
+        server.change("PATCH", &format!("{endpoint}?update_mask=spec.disabled"), &body);
+    };
+    for (one, other) in [(READERS, PRIMARY), (PRIMARY, READERS)] {
+        disable(one, true);
+        assert_eq!(status(&server, one)["current_state"], "IDLE");
+        assert_eq!(status(&server, one)["disabled"], true);
+        assert_eq!(ask(&server, one, COUNT), Err("endpoint is disabled".to_owned()));
+        assert_eq!(ask(&server, other, COUNT), Ok(vec!["2".to_owned()]));
+        disable(one, false);
+        assert_eq!(ask(&server, one, COUNT), Ok(vec!["2".to_owned()]));
+    }
     server.stop();
 }
 

@@ -241,3 +241,108 @@ fn roles_log_in_the_way_they_are_meant_to() {
     assert!(log_in("native", "of its own").is_err());
     server.stop();
 }
+
+/// Logs in to the workspace as the service principal of the profile `local`; returns its id and token.
+fn service_principal(server: &Server) -> (String, String) {
+    let (id, secret) = (server.profile("client_id"), server.profile("client_secret"));
+    let form = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
+    let request = Request::post(format!("{}/oidc/v1/token", server.host))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from(form));
+    let (_, answer) = server.runtime.block_on(loopback::send(request.unwrap())).unwrap();
+    (id, answer["access_token"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn roles_of_identities_are_made_with_sql_as_the_platform_does() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.shop();
+    let (id, access) = service_principal(&server);
+    let make = |name: &str, kind: &str| {
+        format!(
+            "CREATE EXTENSION IF NOT EXISTS databricks_auth; \
+             SELECT databricks_create_role('{name}', '{kind}')"
+        )
+    };
+    let attempt =
+        |query: &str| server.log_in(PRODUCTION, DEVELOPER, &server.credential(PRODUCTION), query);
+
+    server.ask(PRODUCTION, &make(&id, "SERVICE_PRINCIPAL"));
+
+    let body = json!({ "endpoint": format!("{PRODUCTION}/endpoints/primary") }).to_string();
+    let path = format!("{API}/credentials");
+    let (_, credential) = server.send("POST", &path, Some(&access), Body::from(body));
+    let password = credential["token"].as_str().unwrap();
+    let who = server.log_in(PRODUCTION, &id, password, "SELECT current_user");
+    assert_eq!(who, Ok(vec![id.clone()]));
+    let role = server.get(&format!("{API}/{ROLES}/sp-{id}"));
+    assert_eq!(role["status"]["identity_type"], "SERVICE_PRINCIPAL");
+    assert_eq!(role["status"]["auth_method"], "LAKEBASE_OAUTH_V1");
+    assert_eq!(role["status"]["membership_roles"], json!([]));
+    let list = "SELECT role_name || ' ' || identity_type FROM databricks_list_roles ORDER BY 1";
+    let mut expected = [format!("{DEVELOPER} user"), format!("{id} service_principal")];
+    expected.sort();
+    assert_eq!(server.ask(PRODUCTION, list), expected);
+
+    assert_eq!(attempt(&make(&id, "USER")), Err(format!("role \"{id}\" already exists")));
+    let wrong = attempt(&make("x", "ROBOT")).unwrap_err();
+    assert_eq!(wrong, "invalid identity type \"ROBOT\"");
+    let lesser = "CREATE ROLE lesser; GRANT lesser TO CURRENT_USER; SET ROLE lesser; ";
+    let denied = attempt(&format!("{lesser}{}", make("x", "USER"))).unwrap_err();
+    assert!(denied.starts_with("permission denied"), "{denied}");
+    server.stop();
+}
+
+#[test]
+fn members_of_a_group_log_in_as_its_role_with_their_own_token() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.shop();
+    server.ask(PRODUCTION, "SELECT databricks_create_role('admins', 'group')");
+    for group in ["users", "strangers"] {
+        let spec = json!({ "spec": { "postgres_role": group, "identity_type": "GROUP" } });
+        server.change("POST", ROLES, &spec);
+    }
+    server.ask(PRODUCTION, "CREATE ROLE plain LOGIN");
+    let token = server.credential(PRODUCTION);
+    let log_in = |role: &str| server.log_in(PRODUCTION, role, &token, "SELECT current_user");
+
+    for group in ["admins", "users"] {
+        assert_eq!(log_in(group), Ok(vec![group.to_owned()]));
+    }
+    for role in ["strangers", "plain", "nobody"] {
+        let refused = log_in(role).unwrap_err();
+        assert!(refused.starts_with("OAuth: User is not authorized"), "{role}: {refused}");
+    }
+    server.stop();
+}
+
+#[test]
+fn administrators_of_a_branch_are_less_than_a_superuser() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.shop();
+    server.ask(
+        PRODUCTION,
+        "CREATE ROLE other; GRANT other TO CURRENT_USER; GRANT CREATE ON SCHEMA public TO other; \
+         SET ROLE other; CREATE TABLE notes AS SELECT 7 AS n; RESET ROLE; \
+         REVOKE other FROM CURRENT_USER",
+    );
+
+    assert_eq!(server.ask(PRODUCTION, "SELECT n FROM notes"), ["7"], "they read everything");
+    server.ask(PRODUCTION, "CREATE ROLE mine");
+    server.ask(PRODUCTION, "CREATE DATABASE mine");
+    for query in [
+        "CREATE ROLE mighty SUPERUSER",
+        "ALTER SYSTEM SET work_mem = '1MB'",
+        "COPY notes TO PROGRAM 'cat'",
+        "SET ROLE lakeforge",
+    ] {
+        let token = server.credential(PRODUCTION);
+        let refused = server.log_in(PRODUCTION, DEVELOPER, &token, query).unwrap_err();
+        let denied = ["permission denied", "must be superuser"];
+        assert!(denied.iter().any(|text| refused.contains(text)), "{query}: {refused}");
+    }
+    server.stop();
+}

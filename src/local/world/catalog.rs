@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::databases::DatabaseRecord;
 use super::operations::{empty, response};
-use super::roles::RoleRecord;
+use super::roles::{RoleRecord, draw_id};
 use super::{BranchRecord, Started, Work, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::postgres::{Catalog, CatalogChange};
@@ -49,7 +49,7 @@ impl World {
             .map(|found| match branch.roles.iter().find(|role| role.role == found.name) {
                 Some(known) => known.seen(found),
                 None => {
-                    let id = ids.draw("role", &found.name);
+                    let id = draw_id(&mut ids, &found.name, found.identity);
                     RoleRecord::new(id, &found.name, IdentityType::Plain, now).seen(found)
                 }
             })

@@ -222,6 +222,16 @@ fn same(one: &Secret<String>, other: &Secret<String>) -> bool {
 }
 
 impl IdentityRecord {
+    /// Says whether it is a member of `group`: everybody is one of `users`, and those who may do everything
+    /// are `admins`.
+    pub(super) fn belongs_to(&self, group: &str) -> bool {
+        match group {
+            "users" => true,
+            "admins" => self.admin,
+            _ => false,
+        }
+    }
+
     /// Returns who makes a request with this identity.
     pub(crate) fn caller(&self) -> Caller {
         Caller {

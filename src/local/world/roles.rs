@@ -71,6 +71,18 @@ impl World {
         });
     }
 
+    /// Says whether `role` of a branch is that of a group which `member` belongs to.
+    pub(crate) fn stands_for(&self, uid: &str, role: &str, member: &str) -> bool {
+        let found = self.branches.get(uid).and_then(|branch| {
+            branch.roles.iter().find(|record| {
+                record.role == role
+                    && record.identity == IdentityType::Group
+                    && record.method == AuthMethod::Oauth
+            })
+        });
+        found.is_some() && self.identity(member).is_some_and(|member| member.belongs_to(role))
+    }
+
     /// Returns how `role` logs in to a branch, as far as it is known.
     pub(crate) fn login_method(&self, uid: &str, role: &str) -> Option<AuthMethod> {
         let roles = &self.branches.get(uid)?.roles;
@@ -147,6 +159,7 @@ impl World {
             login: method != AuthMethod::NoLogin,
             administrator,
             attributes: record.attributes,
+            identity: spec.identity_type,
         };
         let uid = branch.uid.clone();
         let started = self.begin_catalog(name, Target::Role(id), change, now);
@@ -228,11 +241,7 @@ impl BranchRecord {
 
     fn free_role_id(&self, role: &str, identity: IdentityType) -> String {
         let mut ids = Ids(self.roles.iter().map(|role| role.id.clone()).collect());
-        match identity {
-            IdentityType::ServicePrincipal => ids.draw("sp", &format!("sp-{role}")),
-            IdentityType::User => ids.draw("role", role.split('@').next().unwrap_or_default()),
-            IdentityType::Group | IdentityType::Plain => ids.draw("role", role),
-        }
+        draw_id(&mut ids, role, identity)
     }
 
     pub(super) fn wire_role(&self, role: &RoleRecord) -> Role {
@@ -295,10 +304,23 @@ impl RoleRecord {
         let mut role = self.clone();
         role.administrator = found.administrator;
         role.attributes = found.attributes;
+        if role.identity == IdentityType::Plain && found.identity != IdentityType::Plain {
+            role.identity = found.identity;
+            role.method = AuthMethod::Oauth;
+        }
         if role.identity == IdentityType::Plain && role.operation.is_none() {
             role.method = if found.login { AuthMethod::Password } else { AuthMethod::NoLogin };
         }
         role
+    }
+}
+
+/// Returns a free id for the role `role`.
+pub(super) fn draw_id(ids: &mut Ids, role: &str, identity: IdentityType) -> String {
+    match identity {
+        IdentityType::ServicePrincipal => ids.draw("sp", &format!("sp-{role}")),
+        IdentityType::User => ids.draw("role", role.split('@').next().unwrap_or_default()),
+        IdentityType::Group | IdentityType::Plain => ids.draw("role", role),
     }
 }
 
