@@ -12,7 +12,7 @@ use super::cluster::{self, Cluster, Record, data_of};
 use super::compute::Stop;
 use super::session::{Address, OWN_DATABASE, SUPERUSER, told};
 use super::wal::{self, Lsn};
-use super::{Engine, Size, blocking, flushed, locked, upkeep};
+use super::{Engine, Size, blocking, durable, flushed, locked, upkeep};
 use crate::error::{Doing, Error, Kind, Result};
 
 /// How long a standby may stay where it is, behind its primary, until it is given up. Postgres itself
@@ -96,10 +96,13 @@ async fn make(
     let end = flushed(source).await?;
     let folder = engine.fresh_folder(name).await?;
     let data = data_of(&folder);
-    engine.lay_out(&id, &base, &primary.wal(), end, &data).await?;
+    let laid = engine.lay_out(&id, &base, &primary.wal(), end, &data).await?;
     let signal = data.join("standby.signal");
     std::fs::write(&signal, "")?;
     engine.host.account.own(&signal)?;
+    let unsynced = laid.sync(&folder).await?;
+    let fresh = folder.clone();
+    blocking(move || Ok(durable::sync_changed(&fresh, unsynced)?)).await?;
     let record = Record { bases: Vec::new(), primary: Some(primary.name.clone()), ..record };
     cluster::save(&folder, &record)?;
     let mut clusters = locked(&engine.clusters);
