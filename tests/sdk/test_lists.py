@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterator
 from unittest import mock
 
 from databricks.sdk.common.lro import LroOptions
-from databricks.sdk.errors import BadRequest, NotFound
+from databricks.sdk.errors import Aborted, BadRequest, NotFound
 from databricks.sdk.service import postgres as pg
 
 from workspace import Case
@@ -83,13 +83,22 @@ class Operations(Case):
     def test_an_operation_that_takes_its_time_is_waited_for(self) -> None:
         path = f"/api/2.0/postgres/{self.home}/branches"
         self.workspace().admin_route(
-            "POST", {"method": "POST", "path": path, "fault": {"slow_operation": "2s"}, "times": 1}
+            "POST", {"method": "POST", "path": path, "fault": {"slow_operation": "10s"}, "times": 1}
         )
         branch = pg.Branch(spec=pg.BranchSpec(no_expiry=True))
         started = self.w.postgres.create_branch(self.home, branch, "slow")
         under_way = self.w.postgres.get_branch(f"{self.home}/branches/slow").status
         self.assertEqual(under_way.current_state, pg.BranchStatusState.INIT)
         self.assertEqual(under_way.pending_state, pg.BranchStatusState.READY)
+        endpoint = self.w.postgres.get_endpoint(
+            f"{self.home}/branches/slow/endpoints/primary"
+        ).status
+        self.assertEqual(
+            (endpoint.current_state, endpoint.pending_state, endpoint.hosts),
+            (pg.EndpointStatusState.INIT, pg.EndpointStatusState.ACTIVE, None),
+        )
+        with self.refused(Aborted, "ABORTED", "reconciliation"):
+            self.w.postgres.delete_branch(f"{self.home}/branches/slow")
         self.assertEqual(
             started.wait(LroOptions()).status.current_state, pg.BranchStatusState.READY
         )
