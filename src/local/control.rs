@@ -62,14 +62,19 @@ pub(crate) struct Status {
 /// `executable` is this program. Returns whether a server was started.
 pub(crate) async fn start(options: &Options, executable: &Path) -> Result<(Status, bool)> {
     let layout = Layout::new(&options.data);
-    if layout.holder()?.is_some() {
-        await_answer(&layout, None).await?;
-        return Ok((status(&options.data).await?, false));
+    while layout.holder()?.is_some() {
+        if await_answer(&layout, None).await? {
+            return Ok((status(&options.data).await?, false));
+        }
+        // It was killed or stopping, and let go of the folder only now.
     }
     layout.make()?;
     let mut child = spawn(&layout, options, executable)?;
-    await_answer(&layout, Some(&mut child)).await?;
-    Ok((status(&options.data).await?, true))
+    if await_answer(&layout, Some(&mut child)).await? {
+        return Ok((status(&options.data).await?, true));
+    }
+    Err(Error::new(Kind::Failed, "the embedded workspace ended while starting")
+        .hint(format!("its log: {}", layout.server_log().display())))
 }
 
 /// A server that was started.
@@ -118,13 +123,15 @@ fn spawn(layout: &Layout, options: &Options, executable: &Path) -> Result<Starte
 }
 
 /// Waits until a server of this data folder answers; `started` is the one that was started.
-async fn await_answer(layout: &Layout, mut started: Option<&mut Started>) -> Result<()> {
+///
+/// False when there is none any more.
+async fn await_answer(layout: &Layout, mut started: Option<&mut Started>) -> Result<bool> {
     let limit = Instant::now() + START_LIMIT;
     loop {
         if let Some(serving) = layout.announced()
             && answers(&serving).await
         {
-            return Ok(());
+            return Ok(true);
         }
         if let Some(started) = started.as_deref_mut()
             && let Ok(Some(status)) = started.child.try_wait()
@@ -136,8 +143,7 @@ async fn await_answer(layout: &Layout, mut started: Option<&mut Started>) -> Res
             return Err(died(layout, status, started.log_start));
         }
         if started.is_none() && layout.holder()?.is_none() {
-            return Err(Error::new(Kind::Failed, "the embedded workspace ended while starting")
-                .hint(format!("its log: {}", layout.server_log().display())));
+            return Ok(false);
         }
         if Instant::now() > limit {
             return Err(Error::new(Kind::TimedOut, "the embedded workspace does not answer")

@@ -189,6 +189,23 @@ fn a_second_server_on_the_same_folder_is_refused() {
 }
 
 #[test]
+fn start_waits_for_a_server_that_is_just_ending() {
+    let forge = Own::start();
+    forge.succeed("local stop");
+    let lock = fs::File::open(forge.data().join("lock")).unwrap();
+    lock.lock().unwrap();
+
+    let start = forge.command("local start").stdout(Stdio::piped()).spawn().unwrap();
+    // Long enough for it to find the folder taken; should it be slower, it has nothing to wait for.
+    std::thread::sleep(Duration::from_millis(300));
+    lock.unlock().unwrap();
+    let output = start.wait_with_output().unwrap();
+
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(own::status(&forge)["running"], true);
+}
+
+#[test]
 fn reset_asks_and_then_deletes_everything() {
     let forge = Own::start();
     bundle(&forge, "reset", &["reset"], &[]);
