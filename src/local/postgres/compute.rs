@@ -105,17 +105,20 @@ impl Host {
         let interlock_deadline = Instant::now() + LINGER;
         loop {
             let (mut compute, said_before) = self.spawn(port.clone(), data, log, settings)?;
+            let id = compute.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
             let Err(error) = compute.ready(data, log, said_before, deadline).await else {
                 return Ok(compute);
             };
             // A compute that fails on its own removes its pid file; one that finds processes of a
-            // killed predecessor leaves that one's file alone.
-            let blocked = !compute.alive() && data.join("postmaster.pid").exists();
+            // killed predecessor leaves that one's file alone. One that was killed itself leaves its
+            // own: it is not tried again, since how far its recovery came would be forgotten.
+            let foreign = data.join("postmaster.pid").exists() && leftover::recorded(data) != id;
+            let blocked = !compute.alive() && foreign;
             if !blocked || Instant::now() > interlock_deadline {
                 return Err(error);
             }
             leftover::stop(data).await;
-            leftover::clear_reused_number(data);
+            leftover::clear_pid_file(data);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -25,10 +25,10 @@ pub(super) async fn stop(data: &Path) {
     }
 }
 
-/// Deletes the pid file of `data` when the process it names is alive and something else: process
-/// numbers are used again, and Postgres would not start beside it.
-pub(super) fn clear_reused_number(data: &Path) {
-    let alive = recorded(data).is_some_and(|pid| test_kill_process(pid).is_ok());
+/// Deletes the pid file of `data` when Postgres would not start beside it for no reason: the process it
+/// names is alive and something else, since numbers are used again, or it was cut off while it was written.
+pub(super) fn clear_pid_file(data: &Path) {
+    let alive = recorded(data).is_none_or(|pid| test_kill_process(pid).is_ok());
     if alive && postmaster_of(data).is_none() {
         // A failure shows itself when the compute is started.
         let _ = std::fs::remove_file(data.join("postmaster.pid"));
@@ -44,7 +44,8 @@ fn postmaster_of(data: &Path) -> Option<Pid> {
     ours.then_some(pid)
 }
 
-fn recorded(data: &Path) -> Option<Pid> {
+/// Returns the process that the pid file of `data` names.
+pub(super) fn recorded(data: &Path) -> Option<Pid> {
     let file = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
     // A Postgres without sessions, which recovers a copy, writes its number with a minus sign.
     Pid::from_raw(file.lines().next()?.trim().parse::<i32>().ok()?.checked_abs()?)

@@ -262,6 +262,18 @@ async fn a_killed_compute_wakes_with_everything_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pid_file_that_was_cut_off_keeps_nothing_from_starting() {
+    let bench = bench().await;
+    bench.root_with_notes().await;
+    bench.engine.suspend("root").await.unwrap();
+    let data = bench.engine.0.cluster("root").unwrap().data();
+    std::fs::write(data.join("postmaster.pid"), "").unwrap();
+
+    assert_eq!(bench.notes("root").await, "1 2");
+    bench.engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_server_left_is_cleared_when_opening() {
     let bench = bench().await;
     bench.root_with_notes().await;
