@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::apps::log::{Line, Log};
+use super::door;
 use super::ids;
 use super::workspace::Workspace;
 use super::world::Caller;
@@ -60,12 +61,13 @@ impl Workspace {
         slot.gateway.send_replace(false);
         let mut closed = slot.gateway.subscribe();
         let gateway = Gateway { workspace: Arc::clone(self), app: name.to_owned() };
+        let workspace = Arc::clone(self);
         let router = Router::new().fallback(enter).with_state(gateway);
         tokio::spawn(async move {
-            let serve = async { axum::serve(listener, router).await };
+            let serve = door::serve(listener, router, door::HEAD_LIMIT, workspace.stop.subscribe());
             // Ends with its connections: nobody waits for a closed gateway.
             tokio::select! {
-                served = serve => if let Err(error) = served { tracing::warn!("gateway: {error}") },
+                () = serve => {}
                 _ = closed.wait_for(|closed| *closed) => {}
             }
         });

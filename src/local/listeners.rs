@@ -213,7 +213,8 @@ impl Workspace {
             last_use: Workspace::now(),
         };
         self.listeners.insert(&endpoint.uid, listener);
-        tokio::spawn(sql::serve(socket, name.clone(), tls, Arc::clone(self), stopped));
+        let gate = Arc::clone(self);
+        tokio::spawn(sql::serve(socket, name.clone(), tls, gate, sql::LOGIN_LIMIT, stopped));
         Ok(address)
     }
 

@@ -2,6 +2,7 @@
 
 mod apps;
 pub(crate) mod control;
+mod door;
 mod fault;
 mod faults;
 mod files;

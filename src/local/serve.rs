@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::apps::Apps;
+use super::door;
 use super::faults::{self, Faults};
 use super::files::Files;
 use super::http;
@@ -76,15 +77,9 @@ pub(crate) async fn serve(
     let (workspace, listener) = open(&layout, options).await?;
     workspace.begin().await;
     let mut told = workspace.stop.subscribe();
-    let served = {
-        let mut told = workspace.stop.subscribe();
-        let router = http::router(&workspace);
-        axum::serve(listener, router).with_graceful_shutdown(async move {
-            // A sender that is gone means the end as well.
-            let _ = told.wait_for(|told| *told).await;
-        })
-    };
-    let server = tokio::spawn(served.into_future());
+    let router = http::router(&workspace);
+    let served = door::serve(listener, router, door::HEAD_LIMIT, workspace.stop.subscribe());
+    let server = tokio::spawn(served);
     let keeper = tokio::spawn(Arc::clone(&workspace).look_after());
     layout.announce(&Serving { pid: std::process::id(), host: workspace.host.clone() })?;
     ready(&Ready {

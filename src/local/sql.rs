@@ -4,6 +4,8 @@ mod packets;
 mod scram;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
@@ -12,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -28,13 +30,20 @@ use self::packets::{First, Greeting, Start};
 use crate::secret::Secret;
 use crate::wire::names::EndpointName;
 
-/// How long a client may take for each step of its login.
+/// How long a client may take for its login, as in Postgres itself.
+pub(crate) const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+/// How long a client may take to ask when it will be refused anyhow.
+const BRIEF: Duration = Duration::from_secs(1);
+/// How long a compute may take for each step of a login.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 /// How long the end of an answer may take to reach the client once the server is gone.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Most connections at once, those that are not logged in yet included: a few more than the largest
 /// compute allows, so that it is Postgres who refuses.
 const MOST_CONNECTIONS: usize = 4096;
+/// Most logins under way at once; the next ones are refused, so that half-open ones never take every place.
+/// Fewer in unit tests, where each is two open files of one process.
+const MOST_LOGINS: usize = if cfg!(test) { 50 } else { 2048 };
 /// Bytes read at once in each direction.
 const BUFFER_BYTES: usize = 32 << 10;
 /// Most bytes a server may say before it is ready for queries.
@@ -109,10 +118,13 @@ pub(crate) async fn serve<G: Gate>(
     endpoint: EndpointName,
     tls: Arc<ServerConfig>,
     gate: Arc<G>,
+    login_limit: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let shared = Arc::new(Listener { endpoint, tls: tls.into(), gate, keys: Mutex::default() });
+    let (tls, keys) = (tls.into(), Mutex::default());
+    let shared = Arc::new(Listener { endpoint, tls, gate, keys });
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let logins = Arc::new(Semaphore::new(MOST_LOGINS));
     let mut connections = JoinSet::new();
     let accept_all = async {
         loop {
@@ -120,9 +132,10 @@ pub(crate) async fn serve<G: Gate>(
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let shared = shared.clone();
+                    let login = Login::begin(&logins, login_limit);
                     connections.spawn(async move {
                         // A client that breaks off needs no answer.
-                        let _ = shared.handle(stream).await;
+                        let _ = shared.handle(stream, login).await;
                         drop(place);
                     });
                 }
@@ -139,43 +152,78 @@ pub(crate) async fn serve<G: Gate>(
     connections.shutdown().await;
 }
 
+/// A login under way: its place among the others, and the time its client has left.
+struct Login {
+    left: Duration,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Login {
+    /// Takes a place; none when all are taken.
+    fn begin(places: &Arc<Semaphore>, limit: Duration) -> Option<Self> {
+        let _place = Arc::clone(places).try_acquire_owned().ok()?;
+        Some(Login { left: limit, _place })
+    }
+
+    /// Waits for the client, which has a limited time for all it has to do; what we do meanwhile does
+    /// not count.
+    async fn wait<T>(&mut self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let begun = Instant::now();
+        let done = limited(self.left, step).await;
+        self.left = self.left.saturating_sub(begun.elapsed());
+        done
+    }
+}
+
 impl<G: Gate> Listener<G> {
     /// Handles one connection from its first byte to its end.
-    async fn handle(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn handle(&self, mut stream: TcpStream, login: Option<Login>) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        let Some(mut login) = login else {
+            // An answer to a question that was not read would be lost with the connection.
+            let _ = limited(BRIEF, packets::read_first(&mut stream)).await;
+            return refuse(&mut stream, "53300", "sorry, too many logins are under way").await;
+        };
         let mut first_byte = [0];
-        if limited(stream.peek(&mut first_byte)).await? == 0 {
+        if login.wait(stream.peek(&mut first_byte)).await? == 0 {
             return Ok(());
         }
         if first_byte[0] == TLS_RECORD {
-            let client = limited(self.tls.accept(stream)).await?;
+            let client = login.wait(self.tls.accept(stream)).await?;
             return match client.get_ref().1.alpn_protocol() {
-                Some(_) => self.handle_encrypted(client).await,
+                Some(_) => self.handle_encrypted(client, login).await,
                 // Without the protocol's name it was not meant for Postgres.
                 None => Ok(()),
             };
         }
-        loop {
-            match limited(packets::read_first(&mut stream)).await? {
-                None => return Ok(()),
-                Some(First::Gss) => stream.write_all(b"N").await?,
-                Some(First::Cancel { key }) => return self.cancel(&key).await,
-                Some(First::Tls) => {
-                    stream.write_all(b"S").await?;
-                    let client = limited(self.tls.accept(stream)).await?;
-                    return self.handle_encrypted(client).await;
-                }
-                Some(First::Start(_)) => {
-                    return refuse(&mut stream, "28000", "SSL connection is required").await;
-                }
+        let mut first = login.wait(packets::read_first(&mut stream)).await?;
+        if matches!(first, Some(First::Gss)) {
+            stream.write_all(b"N").await?;
+            first = login.wait(packets::read_first(&mut stream)).await?;
+        }
+        match first {
+            // Whoever asks for Kerberos again does not listen.
+            None | Some(First::Gss) => Ok(()),
+            Some(First::Cancel { key }) => self.cancel(&key).await,
+            Some(First::Tls) => {
+                stream.write_all(b"S").await?;
+                let client = login.wait(self.tls.accept(stream)).await?;
+                self.handle_encrypted(client, login).await
+            }
+            Some(First::Start(_)) => {
+                refuse(&mut stream, "28000", "SSL connection is required").await
             }
         }
     }
 
-    async fn handle_encrypted(&self, mut client: TlsStream<TcpStream>) -> io::Result<()> {
-        match limited(packets::read_first(&mut client)).await? {
+    async fn handle_encrypted(
+        &self,
+        mut client: TlsStream<TcpStream>,
+        mut login: Login,
+    ) -> io::Result<()> {
+        match login.wait(packets::read_first(&mut client)).await? {
             Some(First::Start(packet)) => match packets::parse_start(&packet) {
-                Ok(start) => self.log_in(client, &start, &packet).await,
+                Ok(start) => self.log_in(client, login, &start, &packet).await,
                 Err((sqlstate, message)) => refuse(&mut client, sqlstate, &message).await,
             },
             Some(First::Cancel { key }) => self.cancel(&key).await,
@@ -187,10 +235,11 @@ impl<G: Gate> Listener<G> {
     async fn log_in(
         &self,
         mut client: TlsStream<TcpStream>,
+        mut login: Login,
         start: &Start,
         packet: &[u8],
     ) -> io::Result<()> {
-        let proof = match self.prove(&mut client, &start.user).await? {
+        let proof = match self.prove(&mut client, &mut login, &start.user).await? {
             Ok(Some(proof)) => proof,
             Ok(None) => return Ok(()),
             Err(Refusal { sqlstate, message }) => {
@@ -203,6 +252,7 @@ impl<G: Gate> Listener<G> {
                 return refuse(&mut client, sqlstate, &message).await;
             }
         };
+        drop(login);
         self.gate.opened(&self.endpoint);
         let mut session = Session { listener: self, key: None };
         session.run(client, server, &socket, packet).await
@@ -212,16 +262,19 @@ impl<G: Gate> Listener<G> {
     async fn prove(
         &self,
         client: &mut TlsStream<TcpStream>,
+        login: &mut Login,
         user: &str,
     ) -> io::Result<Result<Option<Proof>, Refusal>> {
         let shown = match self.gate.method(&self.endpoint, user).await {
-            Ok(Method::Token) => limited(packets::ask_password(client))
+            Ok(Method::Token) => login
+                .wait(packets::ask_password(client))
                 .await?
                 .map(|password| password.map(Proof::Token)),
             Ok(Method::Password(verifier)) => {
                 let verifier = verifier.and_then(|text| Verifier::parse(text.expose()));
                 let verifier = verifier.unwrap_or_else(Verifier::of_nothing);
-                limited(packets::check_password(client, user, verifier))
+                login
+                    .wait(packets::check_password(client, user, verifier))
                     .await?
                     .map(|right| right.then_some(Proof::Password))
             }
@@ -248,7 +301,7 @@ impl<G: Gate> Listener<G> {
         let mut server = UnixStream::connect(socket).await?;
         server.write_all(&packets::cancel(key)).await?;
         // The server closes when it has sent the signal; clients wait for the same.
-        limited(server.read(&mut [0])).await.map(drop)
+        limited(STEP_LIMIT, server.read(&mut [0])).await.map(drop)
     }
 
     fn keys(&self) -> MutexGuard<'_, HashMap<Vec<u8>, PathBuf>> {
@@ -284,7 +337,7 @@ impl<G: Gate> Session<'_, G> {
         let mut said = 0;
         let mut buffer = vec![0; 4096];
         while !greeting.ready {
-            let count = limited(server.read(&mut buffer)).await?;
+            let count = limited(STEP_LIMIT, server.read(&mut buffer)).await?;
             if count == 0 || said > GREETING_BYTES {
                 // It has said why, and the client has it.
                 return client.shutdown().await;
@@ -375,6 +428,6 @@ async fn refuse(
 }
 
 /// Gives up on a step of the login that takes too long.
-async fn limited<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(STEP_LIMIT, step).await.unwrap_or_else(|late| Err(late.into()))
+async fn limited<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, step).await.unwrap_or_else(|late| Err(late.into()))
 }

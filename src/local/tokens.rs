@@ -243,6 +243,8 @@ impl JwtVerifier for Ed25519Verifier {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn keys() -> (tempfile::TempDir, Keys) {
@@ -314,5 +316,38 @@ mod tests {
         let result = keys.check_credential(&format!("{header}.{forged}.{signature}"), "ep-1", now);
 
         assert_eq!(result, Err(Refused::Foreign));
+    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn no_text_is_a_token_that_this_workspace_did_not_sign(
+            text in "[a-zA-Z0-9._=-]{0,80}|.{0,40}",
+            claims in ".{0,60}",
+            header in prop::sample::select(vec![
+                r#"{"alg":"none"}"#, r#"{"alg":"HS256"}"#, r#"{"alg":"EdDSA","jwk":{}}"#, r#"{}"#, "[]", "",
+            ]),
+        ) {
+            let (_folder, keys) = keys();
+            let [header, claims] = [header.as_bytes(), claims.as_bytes()].map(|part| URL_SAFE_NO_PAD.encode(part));
+            for token in [text, format!("{header}.{claims}."), format!("{header}.{claims}.{claims}"), format!("{header}..")] {
+                let now = Timestamp::now();
+                prop_assert!(keys.holder(&token, now).is_err());
+                prop_assert!(keys.check_credential(&token, "ada", "ep-1", now).is_err());
+            }
+        }
+
+        #[test]
+        fn a_token_with_one_character_changed_is_refused(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_.-]") {
+            let (_folder, keys) = keys();
+            let now = Timestamp::now();
+            let good = keys.credential("ada", &primary(), now, now + Duration::from_secs(300));
+            let mut changed = good.expose().clone();
+            let at = at.index(changed.len());
+            changed.replace_range(at..=at, &to);
+
+            let same = changed == *good.expose();
+            prop_assert_eq!(keys.check_credential(&changed, "ada", "ep-1", now).is_ok(), same);
+        }
     }
 }

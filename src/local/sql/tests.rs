@@ -13,6 +13,8 @@ use crate::local::postgres::tests::{Bench, OWNER, bench};
 use crate::local::tls::Authority;
 
 const PASSWORD: &str = "right-token";
+/// How long the listener may take on a slow machine for what takes no time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct FakeGate {
     bench: Bench,
@@ -59,6 +61,11 @@ struct Front {
 
 /// Starts a compute and a listener in front of it.
 async fn front() -> Front {
+    front_with(LOGIN_LIMIT).await
+}
+
+/// The same, with a limit for logins.
+async fn front_with(login_limit: Duration) -> Front {
     let bench = bench().await;
     bench.engine.create_root("root", OWNER).await.unwrap();
     let certificates = tempfile::tempdir().unwrap();
@@ -79,7 +86,8 @@ async fn front() -> Front {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(serve(listener, endpoint, config, gate.clone(), stopped));
+    let served =
+        tokio::spawn(serve(listener, endpoint, config, gate.clone(), login_limit, stopped));
     let tls = MakeRustlsConnect::new(client);
     Front { address, gate, tls, stop, served, _certificates: certificates }
 }
@@ -178,9 +186,45 @@ async fn garbage_does_not_break_the_listener() {
     assert_eq!(front.send(&foreign_cancel).await, b"");
     let gss = [0, 0, 0, 8, 4, 210, 22, 48];
     assert_eq!(front.send(&gss).await, b"N");
+    assert_eq!(front.send(&[gss, gss].concat()).await, b"N", "asked once is asked enough");
 
     let client = front.connect(&front.config()).await.unwrap();
     client.batch_execute("SELECT 1").await.unwrap();
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_its_time_is_cut_off() {
+    let front = front_with(Duration::from_millis(300)).await;
+    let tls_begun = [&[0, 0, 0, 8, 4, 210, 22, 47][..], &[0x16, 3, 1, 2, 0, 1]].concat();
+    for said in [&b""[..], &[0, 0, 0], &[0, 0, 0x20, 0, 0, 3, 0, 0, b'u'], &tls_begun, &[0x16]] {
+        let mut stream = TcpStream::connect(front.address).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        // It says no more and waits: only the server can end this.
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{said:?} is still there");
+    }
+    front.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_never_end_do_not_take_every_place() {
+    let front = front().await;
+    let mut waiting = Vec::new();
+    for _ in 0..MOST_LOGINS {
+        waiting.push(TcpStream::connect(front.address).await.unwrap());
+    }
+
+    let one_more = front.send(&[0, 0, 0, 8, 4, 210, 22, 47]).await;
+    drop(waiting);
+
+    assert_eq!(one_more, packets::fatal("53300", "sorry, too many logins are under way"));
+    let limit = Instant::now() + PATIENCE;
+    while let Err(error) = front.connect(&front.config()).await {
+        assert!(Instant::now() < limit, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     front.close().await;
 }
 
