@@ -5,7 +5,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # The program just built, then PostgreSQL's own programs, which not every system puts on the search path.
 RELEASE_PATH = PATH="$(TARGET)/release:$$(sh .ci/setup postgres-bin):$$PATH"
 
-.PHONY: test demo bench check setup setup-sdk
+.PHONY: test demo bench soak check setup setup-sdk
 
 # Everything that must hold before work lands.
 test: setup setup-sdk
@@ -25,6 +25,14 @@ demo: setup
 bench: setup
 	$(CARGO) build --locked --release
 	$(RELEASE_PATH) python3 benches/run.py
+
+# An embedded workspace under load, killed again and again: nothing confirmed may be lost. ROUNDS and
+# SEED may be given; a failure names its own.
+ROUNDS ?= 200
+SEED ?= $(shell date +%s)
+soak: setup
+	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" LAKEFORGE_SOAK_ROUNDS=$(ROUNDS) LAKEFORGE_SEED=$(SEED) \
+		$(CARGO) test --locked --test cli soak:: -- --ignored --nocapture
 
 # The quick half of `test`.
 check:

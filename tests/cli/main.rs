@@ -7,6 +7,8 @@ mod branch;
 mod contract;
 mod creds;
 mod deploy;
+#[cfg(target_os = "linux")]
+mod dice;
 mod endpoints;
 mod faults;
 mod forge;
@@ -19,6 +21,10 @@ mod local;
 mod migrate;
 mod names;
 mod own;
+#[cfg(target_os = "linux")]
+mod processes;
 mod scaffold;
 mod smoke;
+#[cfg(target_os = "linux")]
+mod soak;
 mod workflows;

@@ -50,6 +50,13 @@ pub(crate) fn kill(process: Pid) {
     kill_process(process, Signal::KILL).unwrap();
 }
 
+/// Kills a process that may have ended meanwhile.
+#[cfg(target_os = "linux")]
+pub(crate) fn kill_if_there(process: Pid) {
+    // Gone is what is wanted.
+    let _ = kill_process(process, Signal::KILL);
+}
+
 /// Returns every process below `process`.
 pub(crate) fn descendants(process: Pid) -> Vec<Pid> {
     let parents = parents();

@@ -1,0 +1,165 @@
+//! What must hold after every round, and after the last.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::load::Commit;
+use crate::forge::Forge;
+use crate::own::within;
+use crate::processes;
+
+/// How long a compute may take to recover, and an interrupted operation to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The sums that pgbench keeps equal, then how many rows were committed and the last of them.
+const STATE: &str = "select (select sum(abalance) from pgbench_accounts), \
+    (select sum(bbalance) from pgbench_branches), (select sum(tbalance) from pgbench_tellers), \
+    (select coalesce(sum(delta), 0) from pgbench_history), \
+    (select count(*) from commit), (select coalesce(max(id), 0) from commit)";
+
+/// The rows of the counting writer in a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) count: u64,
+    pub(crate) last: u64,
+}
+
+/// Checks that each transaction of pgbench is in `branch` as a whole or not at all.
+pub(crate) fn sums_agree(forge: &Forge, branch: &str) -> Rows {
+    let line = sql(forge, branch, STATE);
+    let numbers: Vec<i64> = line.split('|').map(|number| number.parse().unwrap()).collect();
+    let sums: BTreeSet<i64> = numbers[..4].iter().copied().collect();
+    assert_eq!(sums.len(), 1, "the sums of {branch} do not agree: {line}");
+    let [count, last] = [4, 5].map(|index| u64::try_from(numbers[index]).unwrap());
+    Rows { count, last }
+}
+
+/// Checks that every confirmed row is in `branch`.
+pub(crate) fn nothing_is_lost(forge: &Forge, branch: &str, commits: &[Commit]) {
+    let Some((first, last)) = commits.first().zip(commits.last()) else { return };
+    let query = format!("select id from commit where id between {} and {}", first.id, last.id);
+    let there: BTreeSet<u64> =
+        sql(forge, branch, &query).lines().map(|id| id.parse().unwrap()).collect();
+    let lost: Vec<u64> =
+        commits.iter().map(|commit| commit.id).filter(|id| !there.contains(id)).collect();
+    assert!(lost.is_empty(), "confirmed and lost in {branch}: {lost:?}");
+}
+
+/// Checks that `rows` of a copy are what `source` once held: one writer, so no gaps.
+pub(crate) fn is_a_past_of(forge: &Forge, source: &str, copy: &str, rows: Rows) {
+    let query = format!("select count(*) from commit where id <= {}", rows.last);
+    let there = sql(forge, source, &query);
+    assert_eq!(there, rows.count.to_string(), "{copy} is not what {source} was: {rows:?}");
+}
+
+/// Runs SQL as soon as the compute takes sessions again.
+fn sql(forge: &Forge, branch: &str, statement: &str) -> String {
+    let mut answer = Err(String::new());
+    within(PATIENCE, || {
+        let output = forge
+            .command(&format!("-q creds exec {branch} -- psql -XAtqc"))
+            .arg(statement)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let recovers = ["recovery mode", "starting up", "not yet accepting", "shutting down"];
+        answer = match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned()),
+            false => Err(said),
+        };
+        !matches!(&answer, Err(said) if recovers.iter().any(|words| said.contains(words)))
+    });
+    answer.unwrap_or_else(|said| panic!("{statement} on {branch}: {said}"))
+}
+
+/// Waits until no operation is under way, and checks that each has come to one end.
+pub(crate) fn operations_are_done(forge: &Forge) {
+    let folder = forge.data().join("objects").join("operations");
+    let mut all = Vec::new();
+    let done = within(PATIENCE, || {
+        all = objects(&folder);
+        all.iter().all(|operation| operation["done"] == true)
+    });
+    let pending: Vec<&Value> = all.iter().filter(|operation| operation["done"] != true).collect();
+    assert!(done, "operations without end: {pending:?}");
+    for operation in all {
+        let ends = ["response", "error"].map(|end| !operation[end].is_null());
+        assert_ne!(ends[0], ends[1], "an operation has one end: {operation}");
+    }
+}
+
+fn objects(folder: &Path) -> Vec<Value> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        // A file may go between listing and reading.
+        .filter_map(|path| fs::read(path).ok())
+        .map(|text| serde_json::from_slice(&text).unwrap())
+        .collect()
+}
+
+/// Checks that a stopped workspace left nothing behind: processes, sockets, unfinished or unused folders.
+pub(crate) fn nothing_is_left(forge: &Forge, sockets: &BTreeSet<std::path::PathBuf>) {
+    let data = forge.data();
+    let mut running = Vec::new();
+    let ended = within(PATIENCE, || {
+        running = processes::working_in(data);
+        running.is_empty()
+    });
+    assert!(ended, "processes outlived the workspace: {running:?}");
+    for folder in sockets {
+        assert!(!folder.exists(), "{} was left", folder.display());
+    }
+    let branches: BTreeSet<String> = names(&data.join("objects/branches"))
+        .into_iter()
+        .map(|name| name.trim_end_matches(".json").to_owned())
+        .collect();
+    let clusters = names(&data.join("postgres/clusters"));
+    assert_eq!(clusters, branches, "clusters and branches differ");
+    let used: BTreeSet<String> = clusters
+        .iter()
+        .map(|name| fs::read(data.join("postgres/clusters").join(name).join("cluster.json")))
+        .flat_map(|text| {
+            let record: Value = serde_json::from_slice(&text.unwrap()).unwrap();
+            record["bases"].as_array().unwrap().clone()
+        })
+        .map(|base| base.as_str().unwrap().to_owned())
+        .collect();
+    let unused: Vec<String> = names(&data.join("postgres/bases"))
+        .into_iter()
+        .filter(|base| !used.contains(base))
+        .collect();
+    assert!(unused.is_empty(), "bases that nobody uses: {unused:?}");
+    let unfinished = unfinished(data);
+    assert!(unfinished.is_empty(), "unfinished: {unfinished:?}");
+    for app in names(&data.join("apps")) {
+        let process = data.join("apps").join(&app).join("process");
+        assert!(!process.exists(), "the process of {app} is still written down");
+    }
+    assert_eq!(fs::read_to_string(data.join("lock")).unwrap(), "", "the lock names a process");
+    assert!(!data.join("server.json").exists());
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Returns what bears the name of unfinished work, outside the data of databases.
+fn unfinished(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        if name.starts_with(".new-") || name.starts_with(".gone-") || name.starts_with(".tmp") {
+            found.push(path.display().to_string());
+        } else if name != "data" && entry.file_type().unwrap().is_dir() {
+            found.extend(unfinished(&path));
+        }
+    }
+    found
+}
