@@ -27,6 +27,11 @@ impl Dice {
         Duration::from_micros(self.below(u64::try_from(limit.as_micros()).unwrap()))
     }
 
+    /// Returns `count` random bytes.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next().to_be_bytes()[0]).collect()
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -14,6 +14,8 @@ mod faults;
 mod forge;
 mod gc;
 mod help;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod http;
 mod init;
 mod layers;

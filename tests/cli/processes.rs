@@ -1,6 +1,8 @@
-//! The processes of a workspace, as the system sees them.
+//! The processes and sockets of a workspace, as the system sees them.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
@@ -54,4 +56,55 @@ pub(crate) fn working_in(folder: &Path) -> Vec<Process> {
         place.starts_with(folder).then_some(number)
     });
     numbers.filter_map(|number| Process::read(Pid::from_raw(number)?)).collect()
+}
+
+/// Returns how many files `process` has open.
+pub(crate) fn open_files(process: Pid) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())).unwrap().count()
+}
+
+/// Returns the addresses on which `processes` wait for connections.
+pub(crate) fn listening(processes: &[Pid]) -> BTreeSet<(IpAddr, u16)> {
+    let owned: BTreeSet<String> =
+        processes.iter().flat_map(|process| sockets_of(*process)).collect();
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let tables: Vec<String> = tables.into_iter().filter_map(Result::ok).collect();
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    lines.filter_map(|line| listener(line, &owned)).collect()
+}
+
+/// Returns the inode numbers of a process's sockets.
+fn sockets_of(process: Pid) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())) else {
+        return Vec::new();
+    };
+    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links
+        .filter_map(|link| {
+            Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect()
+}
+
+/// Reads a line of the system's table of sockets; none unless it listens and is `owned`.
+fn listener(line: &str, owned: &BTreeSet<String>) -> Option<(IpAddr, u16)> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if fields.get(3) != Some(&LISTEN) || !owned.contains(*fields.get(9)?) {
+        return None;
+    }
+    let (address, port) = fields.get(1)?.split_once(':')?;
+    // Words of four bytes, each in the byte order of the machine.
+    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok();
+    let address = match address.len() {
+        8 => IpAddr::from(word(0)?.to_ne_bytes()),
+        _ => {
+            let words: Option<Vec<u8>> = (0..4)
+                .map(|index| Some(word(index * 8)?.to_ne_bytes()))
+                .collect::<Option<Vec<_>>>()
+                .map(|words| words.concat());
+            IpAddr::from(<[u8; 16]>::try_from(words?).ok()?)
+        }
+    };
+    Some((address, u16::from_str_radix(port, 16).ok()?))
 }
