@@ -52,6 +52,7 @@ def main() -> None:
     finally:
         subprocess.run(["lakeforge", "-q", "local", "stop"], stdout=subprocess.DEVNULL)
         shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, str(REPOSITORY / "benches" / "listener.py")], check=True)
 
 
 def cold_starts(folder: Path) -> None:

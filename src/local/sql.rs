@@ -1,5 +1,6 @@
 //! The TLS listener in front of an endpoint's compute: takes the login, then passes bytes through.
 
+mod lanes;
 mod packets;
 mod scram;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -108,6 +110,8 @@ struct Listener<G: Gate> {
     endpoint: EndpointName,
     tls: TlsAcceptor,
     gate: Arc<G>,
+    /// Where the gate's work is done: starting a compute must not keep the sessions of a lane waiting.
+    home: Handle,
     /// Sockets of the computes by the key of each session, for requests to cancel.
     keys: Mutex<HashMap<Vec<u8>, PathBuf>>,
 }
@@ -122,7 +126,7 @@ pub(crate) async fn serve<G: Gate>(
     mut stop: watch::Receiver<bool>,
 ) {
     let (tls, keys) = (tls.into(), Mutex::default());
-    let shared = Arc::new(Listener { endpoint, tls, gate, keys });
+    let shared = Arc::new(Listener { endpoint, tls, gate, home: Handle::current(), keys });
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let logins = Arc::new(Semaphore::new(MOST_LOGINS));
     let mut connections = JoinSet::new();
@@ -133,11 +137,16 @@ pub(crate) async fn serve<G: Gate>(
                 Ok((stream, _)) => {
                     let shared = shared.clone();
                     let login = Login::begin(&logins, login_limit);
-                    connections.spawn(async move {
+                    // It wakes with the reactor of its lane, no more with this one's.
+                    let Ok(stream) = stream.into_std() else { continue };
+                    let session = async move {
                         // A client that breaks off needs no answer.
-                        let _ = shared.handle(stream, login).await;
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            let _ = shared.handle(stream, login).await;
+                        }
                         drop(place);
-                    });
+                    };
+                    connections.spawn_on(session, lanes::next());
                 }
                 // Out of file descriptors, most likely: some will be free again.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -265,7 +274,12 @@ impl<G: Gate> Listener<G> {
         login: &mut Login,
         user: &str,
     ) -> io::Result<Result<Option<Proof>, Refusal>> {
-        let shown = match self.gate.method(&self.endpoint, user).await {
+        let method = {
+            let (gate, endpoint, user) =
+                (self.gate.clone(), self.endpoint.clone(), user.to_owned());
+            self.at_home(async move { gate.method(&endpoint, &user).await }).await
+        };
+        let shown = match method {
             Ok(Method::Token) => login
                 .wait(packets::ask_password(client))
                 .await?
@@ -287,12 +301,27 @@ impl<G: Gate> Listener<G> {
     async fn reach(&self, start: &Start, proof: Proof) -> Result<(PathBuf, UnixStream), Refusal> {
         let Start { user, database } = start;
         for _ in 0..2 {
-            let socket = self.gate.admit(&self.endpoint, user, database, proof.clone()).await?;
+            let (gate, endpoint) = (self.gate.clone(), self.endpoint.clone());
+            let (user, database, proof) = (user.clone(), database.clone(), proof.clone());
+            let admitted =
+                self.at_home(async move { gate.admit(&endpoint, &user, &database, proof).await });
+            let socket = admitted.await?;
             if let Ok(server) = UnixStream::connect(&socket).await {
                 return Ok((socket, server));
             }
         }
-        Err(Refusal { sqlstate: "57P03", message: "the compute is not available".to_owned() })
+        Err(unavailable())
+    }
+
+    /// Asks the gate where its work is done.
+    async fn at_home<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.home.spawn(question).await.unwrap_or_else(|broken| {
+            tracing::error!("{}: a login broke off: {broken}", self.endpoint);
+            Err(unavailable())
+        })
     }
 
     /// Passes a request to cancel to the compute that gave out `key`; foreign keys are ignored.
@@ -415,6 +444,10 @@ impl AsyncWrite for Watched<'_> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+fn unavailable() -> Refusal {
+    Refusal { sqlstate: "57P03", message: "the compute is not available".to_owned() }
 }
 
 /// Tells the client why it is refused, and closes.
