@@ -31,10 +31,51 @@ impl Process {
         self.words.get(at + 1).map(Path::new)
     }
 
+    /// Returns the shared memory it uses: files of the system, and segments by key and number.
+    pub(crate) fn memory(&self) -> Vec<Memory> {
+        // It may be gone by now.
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid.as_raw_nonzero()));
+        maps.unwrap_or_default().lines().filter_map(Memory::read).collect()
+    }
+
     /// Returns the folder of its socket when it is a postmaster.
     pub(crate) fn sockets(&self) -> Option<PathBuf> {
         let name = "unix_socket_directories=";
         self.words.iter().find_map(|word| word.strip_prefix(name)).map(PathBuf::from)
+    }
+}
+
+/// A piece of shared memory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Memory {
+    File(PathBuf),
+    Segment { key: u32, number: u32 },
+}
+
+impl Memory {
+    /// Reads a line of a process's map.
+    fn read(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (number, name) = (fields.get(4)?, fields.get(5)?);
+        if let Some(key) = name.strip_prefix("/SYSV") {
+            let key = u32::from_str_radix(key, 16).ok()?;
+            return Some(Memory::Segment { key, number: number.parse().ok()? });
+        }
+        let file = name.starts_with("/dev/shm/PostgreSQL.");
+        file.then(|| Memory::File(PathBuf::from(name)))
+    }
+
+    /// Says whether the system still keeps it.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Memory::File(path) => path.exists(),
+            Memory::Segment { key, number } => {
+                let all = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+                let [key, number] = [key, number].map(u32::to_string);
+                all.lines()
+                    .any(|line| line.split_whitespace().take(2).eq([key.as_str(), number.as_str()]))
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::base::{Base, Reach};
 use super::cluster::{Cluster, Record, data_of, log_of};
 use super::compute::Compute;
-use super::copy::remove_folder;
+use super::leftover;
 use super::recovery::Reached;
 use super::session::{Address, OWN_DATABASE, flush_position, told};
 use super::wal::Lsn;
@@ -64,7 +64,7 @@ async fn make(engine: &Engine, source: &Cluster, child: &str, at: Moment) -> Res
         Ok(recovered) => recovered,
         Err(error) => {
             let leave = folder.clone();
-            blocking(move || Ok(remove_folder(&leave)?)).await?;
+            blocking(move || Ok(leftover::discard(&leave)?)).await?;
             return Err(error);
         }
     };

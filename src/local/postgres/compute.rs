@@ -256,6 +256,8 @@ pub(super) fn usual_settings(address: &Address) -> Vec<(&'static str, String)> {
         ("full_page_writes", "on"),
         ("hot_standby", "off"),
         ("jit", "off"),
+        // In files of the cluster, which go with it also when it was killed.
+        ("dynamic_shared_memory_type", "mmap"),
         ("timezone", "UTC"),
         ("log_timezone", "UTC"),
         ("lc_messages", "C"),

@@ -1,9 +1,13 @@
-//! Postmasters that an earlier, killed server left running.
+//! What killed servers and computes left behind: postmasters, pid files, shared memory.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use super::cluster::data_of;
+use super::copy::remove_folder;
 
 /// How long each signal is given to end a left-over postmaster.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +37,48 @@ pub(super) fn clear_pid_file(data: &Path) {
         // A failure shows itself when the compute is started.
         let _ = std::fs::remove_file(data.join("postmaster.pid"));
     }
+}
+
+/// Deletes the folder of a cluster that nobody will start again, with what a killed compute of it left.
+pub(super) fn discard(folder: &Path) -> io::Result<()> {
+    if let Some(memory) = left_memory(&data_of(folder)) {
+        memory.release();
+    }
+    remove_folder(folder)
+}
+
+/// Gives the shared memory back that a killed compute of `data` had, unless processes of it are still at
+/// work; else the system keeps it until the next start of that compute, which may never come.
+pub(super) fn release_memory(data: &Path) {
+    if let Some(memory) = left_memory(data).filter(|memory| !memory.used) {
+        memory.release();
+    }
+}
+
+/// The shared memory by which Postgres knows whether anybody is at work on a data directory.
+struct Memory {
+    number: String,
+    used: bool,
+}
+
+impl Memory {
+    fn release(&self) {
+        // Fifty bytes: only thousands of them would hurt.
+        let _ = std::process::Command::new("ipcrm").args(["-m", &self.number]).status();
+    }
+}
+
+/// Returns the shared memory that the pid file of `data` names, if there still is one of that key and number.
+fn left_memory(data: &Path) -> Option<Memory> {
+    let file = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let named: Vec<&str> = file.lines().nth(6)?.split_whitespace().collect();
+    let all = std::fs::read_to_string("/proc/sysvipc/shm").ok()?;
+    all.lines().find_map(|line| {
+        // Key, number, rights, size, two processes, users.
+        let fields: Vec<&str> = line.split_whitespace().take(7).collect();
+        let same = fields.len() == 7 && fields[..2] == named[..];
+        same.then(|| Memory { number: fields[1].to_owned(), used: fields[6] != "0" })
+    })
 }
 
 /// Returns the live postmaster of `data`: the process its pid file names, if it really is one.

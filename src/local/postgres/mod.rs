@@ -48,7 +48,7 @@ use self::account::Account;
 use self::base::{Base, Bases};
 use self::cluster::{Cluster, Record, data_of, log_of};
 use self::compute::{Host, Stop};
-use self::copy::{copy_data, remove_folder};
+use self::copy::copy_data;
 use self::durable::Laid;
 use self::session::{Address, OWN_DATABASE, flush_position};
 use self::spare::Spares;
@@ -356,11 +356,12 @@ impl Postgres {
             stops.spawn(async move {
                 let _no_base_is_taken = cluster.basing.lock().await;
                 cluster.stop(Stop::Clean).await;
+                leftover::release_memory(&cluster.data());
             });
         }
         stops.join_all().await;
-        // Only an empty folder goes; it is made again when a compute starts.
-        let _ = std::fs::remove_dir(&self.0.host.sockets);
+        // Nothing runs any more: what is in it was left by killed computes.
+        let _ = std::fs::remove_dir_all(&self.0.host.sockets);
     }
 }
 
@@ -449,7 +450,7 @@ impl Engine {
         leftover::stop(&data_of(&folder)).await;
         let (fresh, account) = (folder.clone(), self.host.account.clone());
         blocking(move || {
-            remove_folder(&fresh)?;
+            leftover::discard(&fresh)?;
             Ok(account.create_folder(&fresh)?)
         })
         .await?;
@@ -545,12 +546,12 @@ impl Engine {
             let _alone = cluster.pins.write().await;
             cluster.stop(Stop::Discard).await;
             let folder = cluster.folder().to_owned();
-            blocking(move || Ok(remove_folder(&folder)?)).await?;
+            blocking(move || Ok(leftover::discard(&folder)?)).await?;
             return self.bases.release(&cluster.record().bases).await;
         }
         let folder = self.folder_of(name);
         leftover::stop(&data_of(&folder)).await;
-        blocking(move || Ok(remove_folder(&folder)?)).await
+        blocking(move || Ok(leftover::discard(&folder)?)).await
     }
 
     async fn refit(&self, cluster: &Arc<Cluster>) -> Result<()> {
@@ -588,7 +589,10 @@ async fn stop_leftovers(folders: &[PathBuf]) -> Result<()> {
         for entry in std::fs::read_dir(folder)? {
             let data = data_of(&entry?.path());
             if data.join("postmaster.pid").exists() {
-                stops.spawn(async move { leftover::stop(&data).await });
+                stops.spawn(async move {
+                    leftover::stop(&data).await;
+                    leftover::release_memory(&data);
+                });
             }
         }
     }
@@ -609,7 +613,7 @@ fn load_clusters(folder: &Path) -> Result<HashMap<String, Arc<Cluster>>> {
             Some(cluster) => {
                 clusters.insert(name, Arc::new(cluster));
             }
-            None => remove_folder(&entry.path())?,
+            None => leftover::discard(&entry.path())?,
         }
     }
     Ok(clusters)

@@ -273,6 +273,32 @@ async fn a_pid_file_that_was_cut_off_keeps_nothing_from_starting() {
     bench.engine.close().await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_compute_that_is_removed_leaves_no_shared_memory() {
+    let bench = bench().await;
+    bench.engine.create_root("root", OWNER).await.unwrap();
+    let file = bench.engine.0.cluster("root").unwrap().data().join("postmaster.pid");
+    let file = std::fs::read_to_string(file).unwrap();
+    let segment: Vec<&str> = file.lines().nth(6).unwrap().split_whitespace().collect();
+    let kept = || {
+        let all = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        all.lines().any(|line| line.split_whitespace().take(2).eq(segment.iter().copied()))
+    };
+    assert!(kept(), "the segment is {segment:?}");
+
+    bench.kill("root");
+    bench.engine.remove("root").await.unwrap();
+
+    // The processes of the killed compute let go of it one after the other.
+    let limit = std::time::Instant::now() + Duration::from_secs(60);
+    while kept() {
+        assert!(std::time::Instant::now() < limit, "{segment:?} is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.engine.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_server_left_is_cleared_when_opening() {
     let bench = bench().await;

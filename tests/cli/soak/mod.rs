@@ -17,7 +17,7 @@ use crate::apps::{App, bundle};
 use crate::dice::{Dice, seed};
 use crate::http::{Admin, send};
 use crate::own::{self, Own, within};
-use crate::processes;
+use crate::processes::{self, Memory};
 
 const ROOT: &str = "soak/production";
 /// Longest time a command may take that was cut off or comes after one that was.
@@ -79,8 +79,9 @@ struct Run {
     branches: Vec<String>,
     /// Number of the source that the app is to run.
     deployed: u64,
-    /// Folders in which computes had sockets.
+    /// Folders in which computes had sockets, and the shared memory they used.
     sockets: BTreeSet<PathBuf>,
+    memory: BTreeSet<Memory>,
     passed: bool,
 }
 
@@ -100,6 +101,7 @@ impl Run {
             branches: Vec::new(),
             deployed: 0,
             sockets: BTreeSet::new(),
+            memory: BTreeSet::new(),
             passed: false,
         }
     }
@@ -190,6 +192,7 @@ impl Run {
         let processes = processes::below(server);
         let computes = processes::postmasters(&processes);
         self.sockets.extend(computes.iter().filter_map(|compute| compute.sockets()));
+        self.memory.extend(computes.iter().flat_map(|compute| compute.memory()));
         let of = |computes: &[&processes::Process], dice: &mut Dice| -> Option<Pid> {
             (!computes.is_empty()).then(|| dice.one_of(computes).pid)
         };
@@ -319,8 +322,11 @@ impl Run {
         let server = own::server(&self.forge);
         let computes = processes::below(server);
         self.sockets.extend(computes.iter().filter_map(processes::Process::sockets));
+        self.memory.extend(computes.iter().flat_map(processes::Process::memory));
         self.forge.succeed("local stop");
         check::nothing_is_left(&self.forge, &self.sockets);
+        let kept: Vec<&Memory> = self.memory.iter().filter(|memory| memory.is_there()).collect();
+        assert!(kept.is_empty(), "shared memory is left: {kept:?}");
         self.passed = true;
         let (rounds, commits) = (self.round, self.commits.len());
         self.say(&format!("{rounds} rounds, {commits} confirmed commits, nothing lost"));
