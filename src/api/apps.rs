@@ -64,6 +64,11 @@ impl Client {
         self.post(&["apps", name, "stop"], &json!({})).await
     }
 
+    /// Starts deleting an app; its name is free when it can no longer be read.
+    pub(crate) async fn delete_app(&self, name: &str) -> Result<()> {
+        self.done(Request::api(Method::DELETE, &["apps", name])).await
+    }
+
     /// Starts a deployment.
     ///
     /// Fails with a conflict while another deployment of the app is on its way.

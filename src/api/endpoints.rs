@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::client::Client;
 use super::error::Result;
-use super::operations::Pending;
+use super::operations::{Deleted, Pending};
 use super::request::Request;
 use crate::wire::names::{BranchName, EndpointName};
 use crate::wire::postgres::{Body, Endpoint, EndpointList, EndpointSpec};
@@ -50,5 +50,12 @@ impl Client {
         let request =
             Request::postgres(Method::PATCH, name, &[]).query("update_mask", mask).json(spec);
         self.json(request).await.map(Pending::new)
+    }
+
+    /// Starts deleting an endpoint.
+    ///
+    /// Fails with 400 for the read-write endpoint, which goes with its branch.
+    pub(crate) async fn delete_endpoint(&self, name: &EndpointName) -> Result<Pending<Deleted>> {
+        self.json(Request::postgres(Method::DELETE, name, &[])).await.map(Pending::new)
     }
 }

@@ -128,6 +128,15 @@ fn kind_of(status: u16, failure: &Failure) -> Kind {
     }
 }
 
+/// Turns "not found" into `None`.
+pub(crate) fn there<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl From<Error> for error::Error {
     fn from(error: Error) -> Self {
         let kind = error.kind();

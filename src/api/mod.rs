@@ -17,7 +17,7 @@ mod workspace;
 pub(crate) use crate::auth::install_provider;
 pub(crate) use apps::DeploymentRequest;
 pub(crate) use client::Client;
-pub(crate) use error::{Error, Result};
+pub(crate) use error::{Error, Result, there};
 pub(crate) use operations::{Pending, Poll};
 pub(crate) use visit::Visit;
 

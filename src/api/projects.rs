@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::client::Client;
 use super::error::Result;
-use super::operations::Pending;
+use super::operations::{Deleted, Pending};
 use super::request::Request;
 use crate::wire::names::ProjectName;
 use crate::wire::postgres::{Body, Project, ProjectList, ProjectSpec};
@@ -50,6 +50,18 @@ impl Client {
     ) -> Result<Pending<Project>> {
         let request =
             Request::postgres(Method::PATCH, name, &[]).query("update_mask", mask).json(spec);
+        self.json(request).await.map(Pending::new)
+    }
+
+    /// Starts deleting a project with its branches; it can be brought back, and its id stays taken, unless `purge`.
+    ///
+    /// Fails with 400 while one of its branches is protected.
+    pub(crate) async fn delete_project(
+        &self,
+        name: &ProjectName,
+        purge: bool,
+    ) -> Result<Pending<Deleted>> {
+        let request = Request::postgres(Method::DELETE, name, &[]).flag("purge", purge);
         self.json(request).await.map(Pending::new)
     }
 }

@@ -27,6 +27,16 @@ impl Client {
         self.done(request).await
     }
 
+    /// Reads the file `path`.
+    ///
+    /// Fails with 404 when it does not exist.
+    pub(crate) async fn export_file(&self, path: &str) -> Result<Vec<u8>> {
+        let request = Request::api(Method::GET, &["workspace", "export"])
+            .query("path", path)
+            .query("direct_download", "true");
+        self.bytes(request).await
+    }
+
     /// Creates the folder `path` with its parents; one that is there already stays.
     pub(crate) async fn make_folder(&self, path: &str) -> Result<()> {
         let body = Mkdirs { path: path.to_owned() };

@@ -28,6 +28,9 @@ pub(crate) struct Resource {
     pub(crate) kind: String,
     /// Key in the bundle, unique over all kinds.
     pub(crate) key: String,
+    /// Name in the workspace, such as `projects/shop`; may hold `${workspace.current_user.…}`, and
+    /// is absent where only the workspace knows it.
+    pub(crate) name: Option<String>,
     /// Where it is written.
     pub(crate) place: Place,
     /// What is written; references to other resources are still text.
@@ -49,12 +52,34 @@ pub(super) fn in_order(tree: &Value, layers: &Layers) -> Result<Vec<Resource>> {
             let path = vec!["resources".into(), Step::from(kind), Step::from(key)];
             let place = layers.place(&path).of_key();
             let depends_on = dependencies(tree, &written, layers, &path, (kind, key), body)?;
+            let name = workspace_name(tree, kind, key, body);
             let (kind, key, body) = (kind.clone(), key.clone(), body.clone());
-            waiting.push(Resource { kind, key, place, body, depends_on });
+            waiting.push(Resource { kind, key, name, place, body, depends_on });
         }
     }
     waiting.sort_by_key(|resource| rank(&resource.kind));
     sort(waiting)
+}
+
+impl Resource {
+    /// Returns type and key: `postgres_projects.shop`.
+    pub(crate) fn label(&self) -> String {
+        format!("{}.{}", self.kind, self.key)
+    }
+
+    /// Returns whether it must not be destroyed.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.body.pointer("/lifecycle/prevent_destroy") == Some(&Value::Bool(true))
+    }
+}
+
+/// Returns the name that a resource gets in the workspace, as far as the bundle says it.
+fn workspace_name(tree: &Value, kind: &str, key: &str, body: &Value) -> Option<String> {
+    if NAMED.iter().any(|(named, ..)| *named == kind) {
+        return full_name(tree, kind, key, DEPTH);
+    }
+    let name = body.get("name")?.as_str()?;
+    Some(known_text(tree, name).unwrap_or_else(|| name.to_owned()))
 }
 
 /// Puts each resource after its dependencies and keeps the order otherwise.

@@ -1,17 +1,19 @@
 //! `lakeforge deploy`: what can be asked, and how the answer reads.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::cx::Cx;
+use super::engine::{Inputs, With};
 use super::{Done, WaitTimeout};
 use crate::api::Client;
-use crate::bundle::{Bundle, Choice};
-use crate::error::{Doing, Error, Kind, Result};
-use crate::ops::deploy::{self, Action, Call, Change, Databricks, Engine, Outcome, Plan, Request};
+use crate::bundle::Bundle;
+use crate::error::{Error, Kind, Result};
+use crate::ops::deploy::{self, Action, Change, Outcome, Plan, Request};
+use crate::ops::drift::Drift;
+use crate::ops::precious;
 use crate::ui::{Show, Table};
 
 /// Deploy the bundle: its resources, then every app at the same time
@@ -19,7 +21,8 @@ use crate::ui::{Show, Table};
 /// Wraps the Databricks CLI (validate, plan, consent, deploy, run). Where it is not installed, a
 /// built-in engine applies projects, branches, endpoints and apps to the embedded workspace. Each
 /// app is watched until it runs and keeps its own log in .databricks/lakeforge/TARGET/logs.
-/// Run again after an interruption, it goes on from where it stopped.
+/// Run again after an interruption, it goes on from where it stopped. What is deployed is recorded
+/// beside the deployment in the workspace; what the bundle no longer has is deleted after consent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  lakeforge deploy -t dev --only patient,billing")]
 pub(crate) struct Deploy {
@@ -41,29 +44,25 @@ pub(crate) struct Deploy {
     /// Agree to what deletes or recreates resources
     #[arg(short, long)]
     yes: bool,
-    /// What applies the resources
-    #[arg(long, value_enum, default_value_t, env = "LAKEFORGE_ENGINE", hide_env = true)]
-    engine: EngineChoice,
+    /// Project, or default, protected or production branch, that is to go (can be repeated)
+    #[arg(long, value_name = "NAME")]
+    confirm: Vec<String>,
+    #[command(flatten)]
+    with: With,
+    #[command(flatten)]
+    inputs: Inputs,
     #[command(flatten)]
     wait: WaitTimeout,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum EngineChoice {
-    /// The Databricks CLI where it is installed
-    #[default]
-    Auto,
-    /// The Databricks CLI
-    Cli,
-    /// Our own, for the embedded workspace alone
-    Builtin,
 }
 
 impl Deploy {
     pub(super) async fn run(self, cx: &Cx) -> Result<Done> {
         let bundle = cx.bundle()?;
+        if !self.skip_deploy {
+            self.inputs.check(&bundle)?;
+        }
         let api = cx.api_for(Some(&bundle))?;
-        let engine = self.engine(cx, &api, &bundle).await?;
+        let engine = self.with.open(cx, &api, &bundle).await?;
         let request = Request {
             only: self.only,
             skip_resources: self.skip_deploy,
@@ -73,11 +72,17 @@ impl Deploy {
         };
         let steps = &cx.ui.steps;
         let planned = deploy::plan(&api, steps, &engine, &bundle, &request);
-        let plan = steps.unless_interrupted(planned).await??;
+        let mut plan = steps.unless_interrupted(planned).await??;
+        for list in plan.drift.iter().flat_map(Drift::lists) {
+            steps.note(list);
+        }
         if self.dry_run {
             return cx.ui.show(&PlanAnswer::new(&bundle, &plan)).map(Done::from);
         }
         announce(cx, &bundle, &api, &plan);
+        let losses: Vec<&str> =
+            plan.destructive().iter().map(|change| change.name.as_str()).collect();
+        plan.unprotect = precious::refuse_unconfirmed(&api, &losses, &self.confirm).await?;
         consent(cx, &plan, self.yes)?;
         let left = Mutex::new(plan.apps.clone());
         let told = |outcome: &Outcome| {
@@ -97,72 +102,6 @@ impl Deploy {
             })?;
         summary(cx, &outcomes)
     }
-
-    /// Chooses what applies the resources, and says so when it is our own.
-    async fn engine(&self, cx: &Cx, api: &Client, bundle: &Bundle) -> Result<Engine> {
-        let program = match self.engine {
-            EngineChoice::Builtin => None,
-            EngineChoice::Auto | EngineChoice::Cli => cx.databricks_cli(),
-        };
-        if let Some(program) = program {
-            let cli = Databricks::open(program, self.call(cx, api, bundle).await?).await?;
-            cx.ui.steps.note(format!("→ with the {}", cli.name()));
-            return Ok(Engine::Databricks(Box::new(cli)));
-        }
-        if self.engine == EngineChoice::Cli {
-            return Err(no_cli("the Databricks CLI is not installed"));
-        }
-        if !api.is_embedded().await.doing(|| "could not look at the workspace".to_owned())? {
-            return Err(no_cli("a real workspace is deployed to with the Databricks CLI"));
-        }
-        cx.ui.steps.note("→ with the built-in engine, for the embedded workspace alone");
-        Ok(Engine::BuiltIn)
-    }
-
-    async fn call(&self, cx: &Cx, api: &Client, bundle: &Bundle) -> Result<Call> {
-        let mut environment = std::collections::BTreeMap::new();
-        // The CLI keys its local state by target alone; deployments of other inputs stay apart, and
-        // so do workspaces: it takes what another one has for deployed here.
-        let workspace = workspace_name(api).await?;
-        let state = bundle.root.join(".databricks/lakeforge/state").join(workspace);
-        let state = state.join(plain_name(&bundle.root_path));
-        environment.insert("DATABRICKS_BUNDLE_TMP".to_owned(), state.display().to_string());
-        let mut profile = api.login().profile().map(str::to_owned);
-        if api.login().is_embedded() {
-            let file = cx.data_dir()?.join("databrickscfg");
-            environment.insert("DATABRICKS_CONFIG_FILE".to_owned(), file.display().to_string());
-        } else if cx.environment.get("DATABRICKS_HOST").is_some() && cx.global.profile.is_none() {
-            profile = None;
-        }
-        Ok(Call {
-            root: bundle.root.clone(),
-            target: bundle.target.name.clone(),
-            profile,
-            variables: Choice::parse_variables(&cx.global.var)?,
-            environment,
-        })
-    }
-}
-
-/// Returns a folder name that differs where the workspace does.
-///
-/// An embedded one is another after a reset, at the address it had.
-async fn workspace_name(api: &Client) -> Result<String> {
-    let known = if api.login().is_embedded() {
-        let asked = api.discovery().await.doing(|| "could not look at the workspace".to_owned())?;
-        asked.workspace_id
-    } else {
-        None
-    };
-    Ok(known.unwrap_or_else(|| plain_name(&api.host().to_string())))
-}
-
-/// Returns a folder name for a path or an address.
-fn plain_name(text: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    let name: String = text.chars().map(plain).collect();
-    let keep = name.len().saturating_sub(100);
-    name[keep..].to_owned()
 }
 
 /// Says what an interrupted deployment left behind; `apps` are those that nobody saw running.
@@ -173,12 +112,6 @@ fn left_behind(error: Error, apps: &[String]) -> Error {
         apps => error.why(format!("not seen running: {}", apps.join(", "))),
     };
     error.hint("the same command again goes on from there")
-}
-
-fn no_cli(what: &str) -> Error {
-    Error::new(Kind::Usage, what)
-        .code("DATABRICKS_CLI_NEEDED")
-        .hint("install it: https://docs.databricks.com/dev-tools/cli/install.html")
 }
 
 fn announce(cx: &Cx, bundle: &Bundle, api: &Client, plan: &Plan) {
@@ -201,7 +134,7 @@ fn consent(cx: &Cx, plan: &Plan, yes: bool) -> Result<()> {
     cx.ui.confirm(&format!("delete or recreate {} resources?", losses.len()), "--yes")
 }
 
-fn word(action: Action) -> &'static str {
+pub(super) fn word(action: Action) -> &'static str {
     match action {
         Action::Create => "create",
         Action::Update => "update",
@@ -269,21 +202,4 @@ impl Show for PlanAnswer<'_> {
         }
         table.write(f)
     }
-}
-
-impl Cx {
-    /// Returns the Databricks CLI: `DATABRICKS_CLI_PATH`, else `databricks` on the search path.
-    fn databricks_cli(&self) -> Option<PathBuf> {
-        if let Some(program) = self.environment.get("DATABRICKS_CLI_PATH") {
-            return Some(PathBuf::from(program));
-        }
-        let path = self.environment.get("PATH")?;
-        std::env::split_paths(path)
-            .map(|folder| folder.join("databricks"))
-            .find(|file| is_program(file))
-    }
-}
-
-fn is_program(file: &Path) -> bool {
-    rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file()
 }

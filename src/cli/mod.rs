@@ -5,6 +5,8 @@ mod completions;
 mod creds;
 mod cx;
 mod deploy;
+mod destroy;
+mod engine;
 mod exit_codes;
 mod gc;
 mod init;
@@ -54,6 +56,7 @@ enum Command {
     Creds(creds::Creds),
     Migrate(migrate::Migrate),
     Deploy(deploy::Deploy),
+    Destroy(destroy::Destroy),
     Smoke(smoke::Smoke),
     Gc(gc::Gc),
     Local(local::Local),
@@ -69,6 +72,7 @@ impl Command {
             Command::Creds(command) => command.run(cx).await,
             Command::Migrate(command) => command.run(cx).await,
             Command::Deploy(command) => command.run(cx).await,
+            Command::Destroy(command) => command.run(cx).await.map(Done::from),
             Command::Smoke(command) => command.run(cx).await,
             Command::Gc(command) => command.run(cx).await,
             Command::Local(command) => command.run(cx).await,

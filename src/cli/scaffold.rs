@@ -132,8 +132,8 @@ impl Gen {
         }
         let request = Request {
             root: root(&here, cx.global.root.as_deref())?,
-            projects: given(self.project),
-            branches: given(self.branches),
+            projects: scaffold::given(&self.project),
+            branches: scaffold::given(&self.branches),
             out: self.out.map(|path| here.join(path)),
             templates,
         };
@@ -170,12 +170,6 @@ fn root(here: &Path, explicit: Option<&Path>) -> Result<PathBuf> {
     }
     let found = bundle::find_root(here, None)?.or_else(|| bundle::find_config(here));
     Ok(found.unwrap_or_else(|| here.to_owned()))
-}
-
-/// Leaves out what an empty variable or a comma too many makes.
-fn given(names: Vec<String>) -> Vec<String> {
-    let trimmed = names.iter().map(|name| name.trim());
-    trimmed.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn stale(rendered: &Rendered) -> Error {

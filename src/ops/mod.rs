@@ -3,11 +3,14 @@
 pub(crate) mod branch;
 pub(crate) mod creds;
 pub(crate) mod deploy;
+pub(crate) mod destroy;
+pub(crate) mod drift;
 pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod migrate;
 pub(crate) mod names;
 mod parallel;
+pub(crate) mod precious;
 pub(crate) mod scaffold;
 pub(crate) mod smoke;
 mod sql;

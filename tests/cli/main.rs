@@ -7,6 +7,7 @@ mod branch;
 mod contract;
 mod creds;
 mod deploy;
+mod destroy;
 #[cfg(target_os = "linux")]
 mod dice;
 mod endpoints;

@@ -10,6 +10,7 @@ pub(super) const PROJECT: &[&str] = &[
     "max_cu",
     "suspend_after",
     "display_name",
+    "prevent_destroy",
 ];
 pub(super) const BRANCH: &[&str] =
     &["source", "ttl", "expires_at", "no_expiry", "protected", "endpoints"];

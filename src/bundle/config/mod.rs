@@ -57,6 +57,8 @@ pub(crate) struct Project {
     pub(crate) retention: Option<Ttl>,
     /// Compute of every endpoint that says nothing else.
     pub(crate) compute: Compute,
+    /// Whether it must not be destroyed.
+    pub(crate) prevent_destroy: bool,
     /// Branches, in the order of the file.
     pub(crate) branches: Vec<Branch>,
     /// Endpoints of every branch.

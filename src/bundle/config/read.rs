@@ -91,6 +91,7 @@ impl Project {
                 length.ttl_between(Ttl::from_secs(2 * 86_400), Ttl::from_secs(35 * 86_400))
             })?,
             compute: Compute::read(node)?,
+            prevent_destroy: optional(node.get("prevent_destroy"), Node::boolean)?.unwrap_or(true),
             branches,
             endpoints: endpoints(node)?,
             id,

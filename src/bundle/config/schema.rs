@@ -133,6 +133,7 @@ mod tests {
             "",
             "projects: [a, b-1]",
             "projects: {a: , b: {branches: [dev], endpoints: [reports], pg_version: 16}}",
+            "projects: {a: {prevent_destroy: false}}",
             "projects: {a: {retention: 14d, min_cu: 0.5, max_cu: 8, suspend_after: 1h30m}}",
             "projects: {a: {display_name: A shop, branches: {dev: , x: {source: dev, ttl: 7 days}}}}",
             "projects: {a: {branches: {x: {expires_at: '2027-01-02T03:04:05Z', protected: true}}}}",

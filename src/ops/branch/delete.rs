@@ -9,9 +9,9 @@ use serde::Serialize;
 use crate::api::Client;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::names::{self, Resolved};
-use crate::ops::parallel;
+use crate::ops::{parallel, precious};
 use crate::ui::Steps;
-use crate::wire::names::{BranchName, ProjectName, ROOT_BRANCH};
+use crate::wire::names::{BranchName, ProjectName};
 use crate::wire::postgres::{Body, Branch, BranchSpec};
 
 /// What is to be deleted, children before their sources.
@@ -74,7 +74,7 @@ pub(crate) async fn plan_delete(
                 None if some_missing => missing = Some(names::unknown_branch(name, &known)),
                 None => return Err(names::unknown_branch(name, &known)),
                 Some(branch) => {
-                    refuse_precious(branch, confirm)?;
+                    precious::refuse_branch(branch, confirm.as_slice())?;
                     refuse_parent(branch, &known, &names)?;
                 }
             }
@@ -85,27 +85,6 @@ pub(crate) async fn plan_delete(
         Some(missing) if plan.branches.is_empty() => Err(missing),
         _ => Ok(plan),
     }
-}
-
-fn refuse_precious(branch: &Branch, confirm: Option<&str>) -> Result<()> {
-    let name = &branch.name;
-    let what = if branch.status.default {
-        "the default branch of its project"
-    } else if branch.status.is_protected {
-        "protected"
-    } else if name.branch == ROOT_BRANCH {
-        "a production branch"
-    } else {
-        return Ok(());
-    };
-    let agreed = [name.branch.clone(), name.short(), name.to_string()];
-    if confirm.is_some_and(|id| agreed.iter().any(|name| name == id)) {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Refused, format!("branch `{}` is not deleted just so", name.short()))
-        .code("NEEDS_CONFIRMATION")
-        .why(format!("it is {what}"))
-        .hint(format!("--confirm {}", name.branch)))
 }
 
 fn refuse_parent(branch: &Branch, known: &[Branch], also: &[BranchName]) -> Result<()> {
@@ -195,13 +174,17 @@ async fn delete_one(api: &Client, victim: &Victim, wait: Duration) -> Result<Bra
     let name = &victim.name;
     let what = || format!("could not delete branch `{}`", name.short());
     if victim.protected {
-        let spec = BranchSpec { is_protected: Some(false), ..BranchSpec::default() };
-        let pending =
-            api.update_branch(name, &Body { spec }, "spec.is_protected").await.doing(what)?;
-        api.wait::<Branch>(pending, "taking the protection off", wait).await.doing(what)?;
+        unprotect(api, name, wait).await.doing(what)?;
     }
     remove(api, name, wait).await.doing(what)?;
     Ok(name.clone())
+}
+
+/// Takes the protection off a branch.
+pub(crate) async fn unprotect(api: &Client, name: &BranchName, wait: Duration) -> Result<()> {
+    let spec = BranchSpec { is_protected: Some(false), ..BranchSpec::default() };
+    let pending = api.update_branch(name, &Body { spec }, "spec.is_protected").await?;
+    Ok(api.wait(pending, "taking the protection off", wait).await.map(drop)?)
 }
 
 /// Deletes a branch; one that is gone by now is as good.
@@ -230,22 +213,6 @@ mod tests {
             r#"{{"name":"projects/shop/branches/{id}","status":{{"branch_id":"{id}"{status}{source}}}}}"#
         ))
         .unwrap()
-    }
-
-    #[test]
-    fn precious_branches_need_their_exact_name() {
-        for (id, status) in [
-            ("production", ""),
-            ("main", r#","default":true"#),
-            ("kept", r#","is_protected":true"#),
-        ] {
-            let branch = branch(id, None, status);
-            assert_eq!(refuse_precious(&branch, None).unwrap_err().kind(), Kind::Refused);
-            assert!(refuse_precious(&branch, Some("other")).is_err());
-            assert!(refuse_precious(&branch, Some(id)).is_ok());
-            assert!(refuse_precious(&branch, Some(&branch.name.to_string())).is_ok());
-        }
-        assert!(refuse_precious(&branch("dev", None, ""), None).is_ok());
     }
 
     #[test]

@@ -7,5 +7,5 @@ mod list;
 mod make;
 
 pub(crate) use create::{Create, Created, Expiry, Outcome, create};
-pub(crate) use delete::{DeletePlan, Deleted, delete, plan_delete, remove};
+pub(crate) use delete::{DeletePlan, Deleted, delete, plan_delete, remove, unprotect};
 pub(crate) use list::{Detail, get, list};

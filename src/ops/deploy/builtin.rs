@@ -1,7 +1,7 @@
 //! The built-in engine: applies a bundle's Postgres and app resources to the embedded workspace.
 //!
-//! It creates and updates what the bundle declares and never deletes. A real workspace always goes
-//! through the Databricks CLI.
+//! It creates and updates what the bundle declares; `remove` deletes what it no longer does. A real
+//! workspace always goes through the Databricks CLI.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{Action, Change};
-use crate::api::{self, Client};
+use crate::api::{self, Client, there};
 use crate::bundle::{Bundle, Resource};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::parallel;
@@ -69,21 +69,17 @@ pub(super) fn wanted(bundle: &Bundle, user: &str) -> Result<Vec<Wanted>> {
     for resource in resources {
         let lookup = |path: &str| look_up(&known, user, path);
         let body = Bundle::resolve(&resource.body, lookup)
-            .doing(|| format!("{}: cannot resolve `{}`", resource.place, label(resource)))?;
+            .doing(|| format!("{}: cannot resolve `{}`", resource.place, resource.label()))?;
         let kind = read(resource, &body)?;
         let mut attributes = body.as_object().cloned().unwrap_or_default();
         let id = Value::from(kind.id());
         attributes.insert("id".to_owned(), id.clone());
         attributes.entry("name").or_insert(id);
-        known.insert(format!("resources.{}", label(resource)), Value::Object(attributes));
+        known.insert(format!("resources.{}", resource.label()), Value::Object(attributes));
         let after = resource.depends_on.iter().map(|(kind, key)| format!("{kind}.{key}")).collect();
-        all.push(Wanted { label: label(resource), after, kind });
+        all.push(Wanted { label: resource.label(), after, kind });
     }
     Ok(all)
-}
-
-fn label(resource: &Resource) -> String {
-    format!("{}.{}", resource.kind, resource.key)
 }
 
 /// Finds what `${path}` stands for.
@@ -108,7 +104,7 @@ fn read(resource: &Resource, body: &Value) -> Result<WantedKind> {
     };
     let text = |key: &str| {
         let value = body.get(key).and_then(Value::as_str);
-        value.ok_or_else(|| refuse(format!("`{}` has no `{key}`", label(resource))))
+        value.ok_or_else(|| refuse(format!("`{}` has no `{key}`", resource.label())))
     };
     let flag = |key: &str| body.get(key).and_then(Value::as_bool).unwrap_or(false);
     let fields = || -> Map<String, Value> {
@@ -207,15 +203,6 @@ async fn compare(api: &Client, wanted: Wanted) -> Result<Step> {
     };
     let change = Change { action, resource: wanted.label.clone(), name: wanted.kind.id() };
     Ok(Step { change, wanted, mask })
-}
-
-/// Turns "not found" into `None`.
-fn there<T>(answer: api::Result<T>) -> api::Result<Option<T>> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Returns the mask paths of `spec` whose value is not what `status` says.

@@ -110,21 +110,44 @@ impl Databricks {
         if let Some(file) = &plan {
             arguments.extend(["--plan", file]);
         }
+        let done = self.run_locked(steps, &arguments, limit).await;
+        done.doing(|| "could not deploy the bundle".to_owned())
+    }
+
+    /// Destroys what is deployed; waits up to `limit` for somebody else's lock.
+    pub(super) async fn destroy(&self, steps: &Steps, limit: Duration) -> Result<()> {
+        let done = self.run_locked(steps, &["bundle", "destroy", "--auto-approve"], limit).await;
+        done.doing(|| "could not destroy the deployment".to_owned())
+    }
+
+    /// Runs what takes the deployment's lock, again until `limit` while somebody else holds it.
+    async fn run_locked(&self, steps: &Steps, arguments: &[&str], limit: Duration) -> Result<()> {
         let mut poll = Poll::new(limit);
         loop {
-            match self.run(&arguments).await {
+            match self.run(arguments).await {
                 Err(error) if held_lock(&error).is_some() => {
                     let holder = held_lock(&error).unwrap_or_default();
                     steps.note(format!("waiting for the deployment lock: {holder}"));
                     if !poll.pause().await {
-                        return Err(error.code("DEPLOY_LOCK_HELD").hint(
-                            "if nobody deploys any more: databricks bundle deploy --force-lock",
-                        ));
+                        let again = arguments[..2].join(" ");
+                        return Err(error.code("DEPLOY_LOCK_HELD").hint(format!(
+                            "if nobody deploys any more: databricks {again} --force-lock"
+                        )));
                     }
                 }
-                done => return done.doing(|| "could not deploy the bundle".to_owned()).map(drop),
+                done => return done.map(drop),
             }
         }
+    }
+
+    /// Returns what the deployment's state holds, as labels of the bundle with names in the workspace.
+    pub(super) async fn deployed(&self) -> Result<Vec<(String, String)>> {
+        let doing = || "could not read what is deployed".to_owned();
+        let output =
+            self.run(&["bundle", "summary", "-o", "json", "--force-pull"]).await.doing(doing)?;
+        let summary: Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| Error::new(Kind::Failed, doing()).why(error.to_string()))?;
+        Ok(in_state(&summary))
     }
 
     /// Fetches the state once, so that parallel runs find it complete.
@@ -247,6 +270,22 @@ fn changes(plan: &Value) -> Vec<Change> {
         .collect()
 }
 
+/// Reads what is in the state out of `bundle summary -o json`: what the state lacks is marked `created`.
+fn in_state(summary: &Value) -> Vec<(String, String)> {
+    let kinds = summary.get("resources").and_then(Value::as_object).into_iter().flatten();
+    let entries = kinds.flat_map(|(kind, entries)| {
+        let entries = entries.as_object().into_iter().flatten();
+        entries.map(move |(key, body)| (format!("{kind}.{key}"), body))
+    });
+    entries
+        .filter_map(|(label, body)| {
+            let id = body.get("id").and_then(Value::as_str)?;
+            let is_missing = body.get("modified_status").and_then(Value::as_str) == Some("created");
+            (!is_missing).then(|| (label, id.to_owned()))
+        })
+        .collect()
+}
+
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.trim_start_matches('v').split(['.', '-']);
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -302,6 +341,21 @@ mod tests {
             json!({"cli_version": "1.2.1", "plan": {"resources.apps.a": {"action": "recreate"}}});
         assert_eq!(changes(&terraform)[0].action, Action::Recreate);
         assert_eq!(changes(&terraform)[0].resource, "apps.a");
+    }
+
+    /// Shape: `bundle summary -o json` of CLI 1.13.0, read 2026-08.
+    #[test]
+    fn the_state_is_told_from_what_is_not_deployed_yet() {
+        let summary = json!({"resources": {
+            "apps": {"a": {"id": "a", "name": "a"}, "b": {"name": "b", "modified_status": "created"}},
+            "postgres_projects": {"p": {"id": "projects/p", "modified_status": "deleted"}}}});
+
+        let pair = |label: &str, id: &str| (label.to_owned(), id.to_owned());
+        assert_eq!(
+            in_state(&summary),
+            [pair("apps.a", "a"), pair("postgres_projects.p", "projects/p")]
+        );
+        assert_eq!(in_state(&json!({})), []);
     }
 
     #[test]

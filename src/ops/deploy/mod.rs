@@ -2,6 +2,8 @@
 
 mod builtin;
 mod databricks;
+mod record;
+mod remove;
 mod run;
 mod upload;
 
@@ -11,13 +13,17 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub(crate) use databricks::{Call, Databricks};
+pub(crate) use record::{Entry, Record, Shelf};
 pub(crate) use run::Outcome;
 
-use crate::api::{Client, DeploymentRequest};
+use crate::api::{self, Client, DeploymentRequest};
 use crate::bundle::{self, Bundle};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::branch;
+use crate::ops::drift::Drift;
 use crate::ui::Steps;
 use crate::wire::apps::EnvVar;
+use crate::wire::names::BranchName;
 use run::{Orders, Run, Starter};
 
 /// What a deployment is asked to do.
@@ -78,6 +84,13 @@ pub(crate) struct Plan {
     pub(crate) changes: Vec<Change>,
     /// Names of the apps that are run.
     pub(crate) apps: Vec<String>,
+    /// How the bundle differs from what was deployed last.
+    pub(crate) drift: Option<Drift>,
+    /// Protected branches that were agreed to go.
+    pub(crate) unprotect: Vec<BranchName>,
+    shelf: Shelf,
+    record: Record,
+    lost: Vec<Entry>,
     work: Work,
     runs: Vec<PlannedRun>,
 }
@@ -85,7 +98,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 enum Work {
     Nothing,
-    BuiltIn(Vec<builtin::Step>),
+    BuiltIn(Vec<builtin::Step>, Vec<Entry>),
     Databricks(Option<Vec<u8>>),
 }
 
@@ -93,6 +106,14 @@ enum Work {
 struct PlannedRun {
     run: Run,
     source: Option<PathBuf>,
+}
+
+impl Entry {
+    /// Returns the change that deletes it.
+    pub(crate) fn deletion(&self) -> Change {
+        let (resource, name) = (self.resource.clone(), self.name.clone());
+        Change { action: Action::Delete, resource, name }
+    }
 }
 
 impl Plan {
@@ -124,11 +145,17 @@ pub(crate) async fn plan(
         .into_iter()
         .map(|app| planned_run(bundle, app, &me.user_name))
         .collect::<Result<_>>()?;
+    let shelf = Shelf::of(bundle, &me.user_name)?;
+    let record = Record::of(bundle, &me.user_name);
+    let last = if request.skip_resources { None } else { shelf.read(api).await? };
+    let lost = last.as_ref().map(|last| last.lost(&record)).unwrap_or_default();
     let (changes, work) = match engine {
         _ if request.skip_resources => (Vec::new(), Work::Nothing),
         Engine::BuiltIn => {
             let plan = builtin::plan(api, builtin::wanted(bundle, &me.user_name)?).await?;
-            (plan.iter().map(|step| step.change.clone()).collect(), Work::BuiltIn(plan))
+            let gone = remove::present(api, lost.clone()).await?;
+            let kept = plan.iter().map(|step| step.change.clone());
+            (kept.chain(gone.iter().map(Entry::deletion)).collect(), Work::BuiltIn(plan, gone))
         }
         Engine::Databricks(cli) => {
             let step = steps.start("Validating the bundle");
@@ -139,7 +166,8 @@ pub(crate) async fn plan(
         }
     };
     let apps = runs.iter().map(|planned| planned.run.name.clone()).collect();
-    Ok(Plan { changes, apps, work, runs })
+    let drift = last.and_then(|last| last.drift(&record));
+    Ok(Plan { changes, apps, drift, unprotect: Vec::new(), shelf, record, lost, work, runs })
 }
 
 /// Carries out `plan`; `told` hears of each app as it ends.
@@ -156,9 +184,20 @@ pub(crate) async fn apply(
     told: &dyn Fn(&Outcome),
 ) -> Result<Vec<Outcome>> {
     let folder = bundle.root.join(".databricks/lakeforge").join(&bundle.target.name);
+    let applies = !matches!(plan.work, Work::Nothing);
+    if applies {
+        // Stopped half-way, what is made by then is known too.
+        plan.shelf.write(api, &plan.record.with(&plan.lost)).await?;
+    }
+    for name in &plan.unprotect {
+        branch::unprotect(api, name, request.limit)
+            .await
+            .doing(|| format!("could not take the protection off `{}`", name.short()))?;
+    }
     match (&plan.work, engine) {
-        (Work::BuiltIn(planned), _) => {
+        (Work::BuiltIn(planned, gone), _) => {
             builtin::apply(api, steps, planned, request.limit).await?;
+            remove::apply(api, steps, gone, request.limit).await?;
         }
         (Work::Databricks(saved), Engine::Databricks(cli)) => {
             let _step = steps.start("Deploying the bundle");
@@ -167,6 +206,9 @@ pub(crate) async fn apply(
                 .await?;
         }
         _ => {}
+    }
+    if applies && !plan.lost.is_empty() {
+        plan.shelf.write(api, &plan.record).await?;
     }
     let starter = match engine {
         Engine::BuiltIn => {
@@ -259,4 +301,40 @@ fn save(folder: &std::path::Path, plan: &[u8]) -> Result<tempfile::NamedTempFile
     let mut file = tempfile::Builder::new().suffix(".json").tempfile_in(folder)?;
     file.write_all(plan)?;
     Ok(file)
+}
+
+/// Returns what is deployed, in the order in which it can be deleted: of `known`, the record of the
+/// deployment, what is there, or what the state of the Databricks CLI holds.
+pub(crate) async fn deployed(api: &Client, engine: &Engine, known: &[Entry]) -> Result<Vec<Entry>> {
+    let cli = match engine {
+        Engine::BuiltIn => return remove::present(api, known.to_vec()).await,
+        Engine::Databricks(cli) => cli,
+    };
+    let state = cli.deployed().await?;
+    let entry = |(resource, name): (String, String)| {
+        let said = known.iter().find(|entry| entry.resource == resource);
+        let (guarded, purge) = said.map_or((false, false), |entry| (entry.guarded, entry.purge));
+        Entry { resource, name, guarded, purge }
+    };
+    Ok(state.into_iter().map(entry).collect())
+}
+
+/// Deletes `entries` and the folder of the deployment in the workspace.
+pub(crate) async fn destroy(
+    api: &Client,
+    steps: &Steps,
+    engine: &Engine,
+    entries: &[Entry],
+    folder: &str,
+    limit: Duration,
+) -> Result<()> {
+    match engine {
+        Engine::Databricks(cli) => {
+            let _step = steps.start("Destroying the deployment");
+            cli.destroy(steps, limit).await?;
+        }
+        Engine::BuiltIn => remove::apply(api, steps, entries, limit).await?,
+    }
+    let gone = api::there(api.delete_object(folder, true).await);
+    gone.doing(|| format!("could not delete the workspace folder `{folder}`")).map(drop)
 }

@@ -1,5 +1,6 @@
 //! `gen`: projects, branches and endpoints as bundle resources, made from inputs. Offline.
 
+mod drift;
 mod files;
 mod render;
 mod templates;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use similar::TextDiff;
 
+pub(crate) use drift::drift;
 use files::quoted;
 pub(crate) use files::{create, relative};
 pub(crate) use templates::{Ejected, Listed, Templates};
@@ -68,10 +70,7 @@ pub(crate) fn render(request: &Request) -> Result<Rendered> {
 /// Renders the resources of `request` as if `config` were in `lakeforge.yml`. Writes nothing.
 pub(crate) fn render_config(request: &Request, config: &Config) -> Result<Rendered> {
     let root = &request.root;
-    let out = match (&request.out, &config.out) {
-        (Some(path), _) => path.clone(),
-        (None, written) => root.join(written.as_deref().unwrap_or(OUT)),
-    };
+    let out = out(request, config);
     let shown = relative(root, &out)?;
     let outline = Outline::read(root, &shown)?;
     let projects = topology::topology(&request.projects, &request.branches, config, &outline)?;
@@ -91,6 +90,20 @@ pub(crate) fn render_config(request: &Request, config: &Config) -> Result<Render
         rendered.notes.push(format!("the bundle does not include `{shown}`; add it to `include:`"));
     }
     Ok(rendered)
+}
+
+/// Returns the file to write.
+fn out(request: &Request, config: &Config) -> PathBuf {
+    match (&request.out, &config.out) {
+        (Some(path), _) => path.clone(),
+        (None, written) => request.root.join(written.as_deref().unwrap_or(OUT)),
+    }
+}
+
+/// Leaves out what an empty variable or a comma too many makes.
+pub(crate) fn given(names: &[String]) -> Vec<String> {
+    let trimmed = names.iter().map(|name| name.trim());
+    trimmed.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// Refuses a text that could not be told from one written by hand.

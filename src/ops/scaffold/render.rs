@@ -29,6 +29,7 @@ struct ProjectContext {
     pg_version: Value,
     retention: Option<Ttl>,
     compute: Vec<Setting>,
+    prevent_destroy: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,6 +140,7 @@ fn project_context(project: &Project) -> ProjectContext {
             .map_or_else(|| reference("var", PG_VERSION.name).into(), Value::from),
         retention: config.and_then(|config| config.retention),
         compute: settings(&config.map(|config| config.compute).unwrap_or_default()),
+        prevent_destroy: config.is_none_or(|config| config.prevent_destroy),
     }
 }
 

@@ -86,6 +86,24 @@ impl Project {
     }
 }
 
+impl Project {
+    /// Returns the keys of the project, its branches and their endpoints, each with its full name.
+    pub(super) fn names(&self) -> Vec<(String, String)> {
+        let project = format!("projects/{}", self.id);
+        let mut names = vec![(self.key(), project.clone())];
+        for branch in &self.branches {
+            let name = format!("{project}/branches/{}", branch.id);
+            let endpoint = |endpoint: &BranchEndpoint| {
+                let key = self.endpoint_key(&branch.id, &endpoint.id);
+                (key, format!("{name}/endpoints/{}", endpoint.id))
+            };
+            names.extend(branch.endpoints.iter().map(endpoint));
+            names.push((self.branch_key(&branch.id), name));
+        }
+        names
+    }
+}
+
 /// Returns the key that the project `id` has in the bundle.
 pub(crate) fn project_key(id: &str) -> String {
     format!("lakebase_project_{}", sanitise(id))

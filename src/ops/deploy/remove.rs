@@ -1,0 +1,119 @@
+//! Deletion of what was deployed to the embedded workspace: the built-in engine's other half.
+
+use std::time::Duration;
+
+use super::record::Entry;
+use crate::api::{self, Client, Poll, there};
+use crate::error::{Doing, Result};
+use crate::ops::parallel;
+use crate::ui::Steps;
+use crate::wire::names::{BranchName, EndpointName, PRIMARY_ENDPOINT, ProjectName, ROOT_BRANCH};
+
+/// A thing in the workspace that can be deleted.
+#[derive(Debug)]
+enum Thing {
+    Project(ProjectName),
+    Branch(BranchName),
+    Endpoint(EndpointName),
+    App(String),
+}
+
+/// Returns those of `entries` that are there and can be deleted, in the order in which they go.
+pub(super) async fn present(api: &Client, entries: Vec<Entry>) -> Result<Vec<Entry>> {
+    let look = |entry: Entry| async move {
+        let Some(thing) = thing(&entry) else { return Ok(None) };
+        match exists(api, &thing).await {
+            Ok(there) => Ok(there.then_some(entry)),
+            Err(error) => Err(error).doing(|| format!("could not read `{}`", entry.name)),
+        }
+    };
+    let found = parallel::all(entries, look).await?;
+    Ok(found.into_iter().rev().flatten().collect())
+}
+
+/// Reads what `entry` names; what only goes with something above it is nothing to delete.
+fn thing(entry: &Entry) -> Option<Thing> {
+    let name = &entry.name;
+    match entry.kind() {
+        "postgres_projects" => name.parse().ok().map(Thing::Project),
+        "postgres_branches" => name
+            .parse()
+            .ok()
+            .filter(|name: &BranchName| name.branch != ROOT_BRANCH)
+            .map(Thing::Branch),
+        "postgres_endpoints" => name
+            .parse()
+            .ok()
+            .filter(|name: &EndpointName| name.endpoint != PRIMARY_ENDPOINT)
+            .map(Thing::Endpoint),
+        "apps" if !name.is_empty() => Some(Thing::App(name.clone())),
+        _ => None,
+    }
+}
+
+async fn exists(api: &Client, thing: &Thing) -> api::Result<bool> {
+    let answer = match thing {
+        Thing::Project(name) => api.get_project(name).await.map(drop),
+        Thing::Branch(name) => api.get_branch(name).await.map(drop),
+        Thing::Endpoint(name) => api.get_endpoint(name).await.map(drop),
+        Thing::App(name) => api.get_app(name).await.map(drop),
+    };
+    Ok(there(answer)?.is_some())
+}
+
+/// Deletes `entries`: apps at the same time, then the rest one after the other. What is a part of
+/// another entry goes with it.
+///
+/// Stops at the first failure; the same call again goes on from there.
+pub(super) async fn apply(
+    api: &Client,
+    steps: &Steps,
+    entries: &[Entry],
+    limit: Duration,
+) -> Result<()> {
+    let (apps, others): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().partition(|entry| entry.kind() == "apps");
+    let one = |entry: &'_ Entry| remove(api, steps, entry.clone(), limit);
+    for done in parallel::each(apps, one).await {
+        done?;
+    }
+    for entry in others {
+        if !entries.iter().any(|other| entry.is_part_of(other)) {
+            remove(api, steps, entry.clone(), limit).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove(api: &Client, steps: &Steps, entry: Entry, limit: Duration) -> Result<()> {
+    let Some(thing) = thing(&entry) else { return Ok(()) };
+    let _step = steps.start(format!("Deleting {} `{}`", entry.resource, entry.name));
+    match delete(api, &thing, entry.purge, limit).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        done => done.doing(|| format!("could not delete {} `{}`", entry.resource, entry.name)),
+    }
+}
+
+async fn delete(api: &Client, thing: &Thing, purge: bool, limit: Duration) -> api::Result<()> {
+    let pending = match thing {
+        Thing::Project(name) => api.delete_project(name, purge).await?,
+        Thing::Branch(name) => api.delete_branch(name, purge).await?,
+        Thing::Endpoint(name) => api.delete_endpoint(name).await?,
+        Thing::App(name) => {
+            api.delete_app(name).await?;
+            return gone(api, thing, limit).await;
+        }
+    };
+    api.wait(pending, "its deletion", limit).await.map(drop)
+}
+
+/// Waits until an app can no longer be read: until then nobody can take its name.
+async fn gone(api: &Client, thing: &Thing, limit: Duration) -> api::Result<()> {
+    let mut poll = Poll::new(limit);
+    while exists(api, thing).await? {
+        if !poll.pause().await {
+            return Err(api::Error::TimedOut { awaited: "its deletion".to_owned(), limit });
+        }
+    }
+    Ok(())
+}

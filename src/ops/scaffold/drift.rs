@@ -1,0 +1,45 @@
+//! Whether the generated file still holds the topology that the inputs ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::topology::{Project, topology};
+use super::{HEADER, Request, command, out, relative};
+use crate::bundle::{Bundle, Config, Outline};
+use crate::error::Result;
+use crate::ops::drift::Drift;
+
+/// Compares the inputs of `request` with the generated file as `bundle` sees it, by resource key: a
+/// target may well give a resource another id.
+///
+/// Returns how they differ and the command that makes the file anew; nothing when they agree, when
+/// there are no inputs and when the file is missing or somebody else's.
+pub(crate) fn drift(request: &Request, bundle: &Bundle) -> Result<Option<(Drift, String)>> {
+    let config = Config::load(&request.root)?;
+    if request.projects.is_empty() && config.projects.is_empty() {
+        return Ok(None);
+    }
+    let out = out(request, &config);
+    if !std::fs::read_to_string(&out).is_ok_and(|text| text.starts_with(HEADER)) {
+        return Ok(None);
+    }
+    let shown = relative(&request.root, &out)?;
+    let outline = Outline::read(&request.root, &shown)?;
+    let projects = topology(&request.projects, &request.branches, &config, &outline)?;
+    let wanted: BTreeMap<String, String> = projects.iter().flat_map(Project::names).collect();
+    let written: BTreeMap<String, String> = bundle
+        .resources()
+        .iter()
+        .filter(|resource| resource.place.file() == shown)
+        .map(|resource| {
+            let name = resource.name.clone().unwrap_or_else(|| resource.label());
+            (resource.key.clone(), wanted.get(&resource.key).cloned().unwrap_or(name))
+        })
+        .collect();
+    let inputs = match request.projects.is_empty() {
+        true => "lakeforge.yml",
+        false => "the command line",
+    };
+    let names = |keys: BTreeMap<String, String>| keys.into_values().collect::<BTreeSet<_>>();
+    let drift = Drift::between((inputs, names(wanted)), (&format!("`{shown}`"), names(written)));
+    drift.map(|drift| Ok((drift, command(request, &shown)?))).transpose()
+}
