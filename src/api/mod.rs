@@ -11,6 +11,7 @@ mod operations;
 mod projects;
 mod request;
 mod retry;
+mod roles;
 mod visit;
 mod workspace;
 

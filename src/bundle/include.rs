@@ -12,7 +12,7 @@ use super::yaml::{Document, place};
 use crate::error::Result;
 
 /// Returns the root file and the files it includes, in the order in which they are merged:
-/// as the patterns are written, and by name for one pattern; `without` is passed over.
+/// as the patterns are written, and by name for one pattern; those of `without` are passed over.
 ///
 /// Fails for a plain path that is not there, an absolute path and a file of another kind.
 ///
@@ -20,12 +20,12 @@ use crate::error::Result;
 pub(super) fn documents(
     root: &Path,
     root_file: &str,
-    without: Option<&str>,
+    without: &[&str],
 ) -> Result<Vec<Arc<Document>>> {
     let first = Document::read(root, root_file)?;
     let mut documents = vec![Arc::clone(&first)];
     let mut seen: BTreeSet<String> = ROOT_FILES.iter().map(|&name| name.to_owned()).collect();
-    seen.extend(without.map(str::to_owned));
+    seen.extend(without.iter().map(|&name| name.to_owned()));
     let entries = match first.value().get("include") {
         None | Some(Value::Null) => return Ok(documents),
         Some(Value::Array(entries)) => entries,
@@ -42,7 +42,7 @@ pub(super) fn documents(
             return Err(here().error(format!("`{pattern}` must be relative to the bundle")));
         }
         let files = matches(root, pattern);
-        if without.is_some_and(|without| names(pattern, without)) && files.is_empty() {
+        if without.iter().any(|without| names(pattern, without)) && files.is_empty() {
             continue;
         }
         if files.is_empty() && !pattern.contains(['*', '?', '[']) {
@@ -178,7 +178,7 @@ mod tests {
         )
         .unwrap();
 
-        let documents = documents(root, "databricks.yml", None).unwrap();
+        let documents = documents(root, "databricks.yml", &[]).unwrap();
 
         let shown: Vec<&str> = documents.iter().map(|document| document.shown()).collect();
         assert_eq!(
@@ -202,7 +202,7 @@ mod tests {
         )
         .unwrap();
 
-        let error = documents(folder.path(), "databricks.yml", None).unwrap_err();
+        let error = documents(folder.path(), "databricks.yml", &[]).unwrap_err();
 
         assert_eq!(error.message(), "databricks.yml:4:5: `gone.yml` does not exist");
     }

@@ -22,10 +22,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub(crate) use config::{
-    AppConfig, Branch, CONFIG_FILE, Compute, Config, Endpoint, Expiry, Migrate, Project, SCHEMA,
-    WIDEST_CU, find_config,
+    AppConfig, Branch, CONFIG_FILE, Compute, Config, Database, Endpoint, Expiry, Migrate, Project,
+    Role, SCHEMA, WIDEST_CU, find_config,
 };
-pub(crate) use outline::Outline;
+pub(crate) use outline::{Attached, Outline};
 pub(crate) use place::Place;
 pub(crate) use resources::Resource;
 
@@ -168,7 +168,7 @@ impl Bundle {
             Error::new(Kind::Usage, format!("`{}` holds no databricks.yml", root.display()))
                 .hint("change to the folder of the bundle, or add `--root DIR`")
         })?;
-        let documents = include::documents(&root, file, None)?;
+        let documents = include::documents(&root, file, &[])?;
         let (mut tree, layers, target) = layers::combine(&documents, choice.target.as_deref())?;
         let name = describe_bundle(&mut tree, &layers, &target)?;
         variables::assign(&mut tree, &layers, choice, &root, &target)?;

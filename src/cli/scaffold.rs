@@ -13,7 +13,7 @@ use crate::ui::{self, Show, Table};
 
 /// Generate resources/lakebase.yml: projects, branches and endpoints
 ///
-/// The inputs are the flags, or `projects:` of lakeforge.yml where no project is named. The same
+/// The inputs are the flags, the bundle's own apps, or `projects:` of lakeforge.yml. The same
 /// inputs make the same bytes; the file is written only when it would change. Needs no network.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_value_name = "WHAT")]
@@ -29,6 +29,9 @@ pub(crate) struct Gen {
     #[arg(long, value_name = "BRANCH,…", value_delimiter = ',')]
     #[arg(env = "CUSTOM_BRANCHES", hide_env_values = true)]
     branches: Vec<String>,
+    /// Generate a project for each app of the bundle that has a `postgres` resource
+    #[arg(long, conflicts_with = "project")]
+    from_apps: bool,
     /// File to write [default: resources/lakebase.yml]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -38,7 +41,7 @@ pub(crate) struct Gen {
     /// Print the file instead of writing it
     #[arg(long, group = "instead")]
     stdout: bool,
-    /// Write nothing; exit with 3 and show the difference when the file is not up to date
+    /// Write nothing; exit with 3 and show the difference when the file is not up to date, or one is left over
     #[arg(long, group = "instead")]
     check: bool,
     /// Show what would change and write nothing
@@ -50,7 +53,7 @@ pub(crate) struct Gen {
     /// Write the built-in template NAME, or all, to the folder of templates; a file that is there stays
     #[arg(long, value_name = "NAME", num_args = 0..=1, group = "instead")]
     eject: Option<Option<String>>,
-    /// Replace a file that lakeforge did not write
+    /// Replace a file that lakeforge did not write, or that was changed since
     #[arg(long, conflicts_with = "instead")]
     overwrite: bool,
 }
@@ -83,7 +86,7 @@ struct Workflows {
     /// Show what would change and write nothing
     #[arg(long, visible_alias = "dry-run", group = "instead")]
     diff: bool,
-    /// Replace files that lakeforge did not write
+    /// Replace files that lakeforge did not write, or that were changed since
     #[arg(long, conflicts_with = "instead")]
     overwrite: bool,
 }
@@ -134,6 +137,7 @@ impl Gen {
             root: root(&here, cx.global.root.as_deref())?,
             projects: scaffold::given(&self.project),
             branches: scaffold::given(&self.branches),
+            from_apps: self.from_apps,
             out: self.out.map(|path| here.join(path)),
             templates,
         };
@@ -144,15 +148,21 @@ impl Gen {
         if self.stdout {
             return ui::write_stdout(&rendered.text);
         }
+        let orphans = scaffold::orphans(&request)?;
+        let files = || std::iter::once(&rendered).chain(&orphans);
         if self.check || self.diff {
-            cx.ui.show(&Answer::planned(&rendered))?;
-            return match self.check && !rendered.is_current() {
-                true => Err(stale(&rendered)),
-                false => Ok(()),
-            };
+            let orphans = orphans.iter().map(Answer::planned).collect();
+            cx.ui.show(&Answer { orphans, ..Answer::planned(&rendered) })?;
+            let first_stale = files().find(|file| self.check && !file.is_current());
+            return first_stale.map_or(Ok(()), |file| Err(stale(file)));
+        }
+        for file in files() {
+            file.refuse_foreign(self.overwrite)?;
         }
         let wrote = rendered.write(self.overwrite)?;
-        cx.ui.show(&Answer::done(&rendered, wrote))
+        let remove = |file| Ok(Answer::done(file, file.write(self.overwrite)?));
+        let orphans = orphans.iter().map(remove).collect::<Result<_>>()?;
+        cx.ui.show(&Answer { orphans, ..Answer::done(&rendered, wrote) })
     }
 }
 
@@ -173,8 +183,11 @@ fn root(here: &Path, explicit: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn stale(rendered: &Rendered) -> Error {
-    Error::new(Kind::Difference, format!("`{}` is not up to date", rendered.shown))
-        .hint(rendered.command.clone())
+    let what = match rendered.is_orphan() {
+        true => format!("`{}` is made by nothing any more", rendered.shown),
+        false => format!("`{}` is not up to date", rendered.shown),
+    };
+    Error::new(Kind::Difference, what).hint(rendered.command.clone())
 }
 
 /// What `gen` did, or would do.
@@ -185,16 +198,28 @@ struct Answer<'a> {
     wrote: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     diff: Option<String>,
+    /// Whether it is to go, because nothing makes it any more.
+    #[serde(skip_serializing_if = "is_false")]
+    orphan: bool,
+    /// Files that are to go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    orphans: Vec<Answer<'a>>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl<'a> Answer<'a> {
     fn planned(rendered: &'a Rendered) -> Self {
         let (path, changed) = (rendered.shown.as_str(), !rendered.is_current());
-        Answer { path, changed, wrote: false, diff: Some(rendered.diff()) }
+        let (diff, orphan) = (Some(rendered.diff()), rendered.is_orphan());
+        Answer { path, changed, wrote: false, diff, orphan, orphans: Vec::new() }
     }
 
     fn done(rendered: &'a Rendered, wrote: bool) -> Self {
-        Answer { path: &rendered.shown, changed: wrote, wrote, diff: None }
+        let (path, orphan) = (rendered.shown.as_str(), rendered.is_orphan());
+        Answer { path, changed: wrote, wrote, diff: None, orphan, orphans: Vec::new() }
     }
 }
 
@@ -214,9 +239,11 @@ impl Show for Answer<'_> {
     fn text(&self, f: &mut dyn fmt::Write) -> fmt::Result {
         match &self.diff {
             Some(diff) if self.changed => f.write_str(diff),
+            _ if self.wrote && self.orphan => writeln!(f, "removed {}", self.path),
             _ if self.wrote => writeln!(f, "wrote {}", self.path),
             _ => writeln!(f, "unchanged {}", self.path),
-        }
+        }?;
+        self.orphans.iter().try_for_each(|file| file.text(f))
     }
 }
 

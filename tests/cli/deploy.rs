@@ -82,6 +82,36 @@ fn deploy_again_leaves_the_resources_as_they_are() {
 }
 
 #[test]
+fn deploy_makes_roles_and_databases_on_every_branch() {
+    let forge = Forge::new();
+    forge.bundle(&["deploy-roles"]);
+    let config = |more: &str| {
+        forge.write(
+            "lakeforge.yml",
+            &format!(
+                "projects:\n  deploy-roles:\n    prevent_destroy: false\n    \
+                 branches: [production, dev]\n    roles: {{keeper: {{login: none{more}}}}}\n    \
+                 databases: {{orders: {{owner: keeper, name: orders_1}}}}\n"
+            ),
+        );
+        forge.succeed("gen");
+    };
+    config("");
+    forge.succeed("deploy");
+    let owner = "select rolcreatedb, rolcanlogin from pg_database join pg_roles on pg_roles.oid = datdba \
+                 where datname = 'orders_1'";
+    for branch in ["production", "dev"] {
+        assert_eq!(forge.sql(&format!("deploy-roles/{branch}"), owner), "f|f", "{branch}");
+    }
+    assert!(forge.run("deploy").contains("\nresources are up to date\n"));
+
+    config(", createdb: true");
+    forge.succeed("deploy");
+    assert_eq!(forge.sql("deploy-roles/dev", owner), "t|f");
+    forge.succeed("destroy --yes --confirm deploy-roles");
+}
+
+#[test]
 fn only_names_an_app_of_the_bundle() {
     let forge = Forge::new();
     bundle(&forge, "only", &[], &[("only-patient", App::Healthy), ("only-billing", App::Healthy)]);

@@ -1,5 +1,6 @@
 //! `lakeforge.yml`: what the bundle cannot say. Optional; an unknown key is an error.
 
+mod catalog;
 mod keys;
 mod read;
 mod schema;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub(crate) use catalog::{Database, Role};
 pub(crate) use schema::SCHEMA;
 
 use super::node::Node;
@@ -63,6 +65,10 @@ pub(crate) struct Project {
     pub(crate) branches: Vec<Branch>,
     /// Endpoints of every branch.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Roles of every branch.
+    pub(crate) roles: Vec<Role>,
+    /// Databases of every branch.
+    pub(crate) databases: Vec<Database>,
 }
 
 /// A branch to generate.
@@ -80,6 +86,10 @@ pub(crate) struct Branch {
     pub(crate) protected: bool,
     /// Endpoints beside, or instead of, those of the project.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Roles beside, or instead of, those of the project.
+    pub(crate) roles: Vec<Role>,
+    /// Databases beside, or instead of, those of the project.
+    pub(crate) databases: Vec<Database>,
 }
 
 /// When a branch goes away.

@@ -1,5 +1,6 @@
 //! `lakeforge.yml` read into types; whatever is not as it should be is refused at its place.
 
+use super::catalog::{databases, roles};
 use super::{
     AppConfig, Branch, Compute, Config, Endpoint, Expect, Expiry, Gc, Migrate, Project, WIDEST_CU,
     keys,
@@ -40,7 +41,7 @@ impl Config {
 }
 
 /// Reads a value that may be absent.
-fn optional<'d, T>(
+pub(super) fn optional<'d, T>(
     node: Option<Node<'d>>,
     read: impl FnOnce(&Node<'d>) -> Result<T>,
 ) -> Result<Option<T>> {
@@ -48,7 +49,7 @@ fn optional<'d, T>(
 }
 
 /// Reads ids with what is said about each.
-fn list<'d, T>(
+pub(super) fn list<'d, T>(
     node: Option<Node<'d>>,
     read: impl Fn(String, &Node<'d>) -> Result<T>,
 ) -> Result<Vec<T>> {
@@ -57,10 +58,21 @@ fn list<'d, T>(
 }
 
 /// Refuses an id that the platform refuses, and one that is there twice.
-fn check_ids<'a>(ids: impl IntoIterator<Item = (&'a String, &'a Place)>) -> Result<()> {
+pub(super) fn check_ids<'a>(ids: impl IntoIterator<Item = (&'a String, &'a Place)>) -> Result<()> {
     let mut seen: Vec<(&String, &Place)> = Vec::new();
-    for (id, place) in ids {
-        check_id(id).map_err(|why| place.error(why))?;
+    let ids: Vec<(&String, &Place)> = ids.into_iter().collect();
+    for (id, place) in ids.iter().copied() {
+        if let Err(why) = check_id(id) {
+            let plain = |id: &str| id.to_lowercase().replace('_', "-");
+            let near = ids.iter().find(|(other, _)| *other != id && plain(other) == plain(id));
+            return Err(match near {
+                None => place.error(why),
+                Some((other, first)) => place
+                    .error(format!("`{id}` would have the resource key of `{other}`"))
+                    .why(why)
+                    .why(format!("`{other}` is at {first}")),
+            });
+        }
         if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == id) {
             return Err(place
                 .error(format!("the id `{id}` is there twice"))
@@ -94,6 +106,8 @@ impl Project {
             prevent_destroy: optional(node.get("prevent_destroy"), Node::boolean)?.unwrap_or(true),
             branches,
             endpoints: endpoints(node)?,
+            roles: roles(node)?,
+            databases: databases(node)?,
             id,
         })
     }
@@ -109,6 +123,8 @@ impl Branch {
             expiry: Expiry::read(node)?,
             protected: optional(node.get("protected"), Node::boolean)?.unwrap_or(false),
             endpoints: endpoints(node)?,
+            roles: roles(node)?,
+            databases: databases(node)?,
         })
     }
 }

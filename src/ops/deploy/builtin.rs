@@ -18,12 +18,15 @@ use crate::ui::Steps;
 use crate::wire::apps::App;
 use crate::wire::names::{BranchName, EndpointName, ProjectName};
 use crate::wire::postgres::{Body, BranchSpec, BranchStatus, EndpointSpec, ProjectSpec};
+use crate::wire::roles::{DatabaseSpec, RoleSpec, RoleStatus};
 
 /// Keys of a bundle resource that say how it is deployed, not what it is.
-const CONTROL: [&str; 9] = [
+const CONTROL: [&str; 11] = [
     "project_id",
     "branch_id",
     "endpoint_id",
+    "role_id",
+    "database_id",
     "parent",
     "replace_existing",
     "purge_on_delete",
@@ -47,7 +50,20 @@ enum WantedKind {
     Project { name: ProjectName, spec: Box<ProjectSpec> },
     Branch { name: BranchName, spec: Box<BranchSpec>, replace: bool },
     Endpoint { name: EndpointName, spec: Box<EndpointSpec>, replace: bool },
+    Role(Below<RoleSpec>),
+    Database(Below<DatabaseSpec>),
     App(Box<App>),
+}
+
+/// A role or database of a branch.
+#[derive(Debug, Clone)]
+struct Below<Spec> {
+    branch: BranchName,
+    id: String,
+    /// Full name.
+    name: String,
+    spec: Box<Spec>,
+    replace: bool,
 }
 
 /// One planned step of the built-in engine.
@@ -133,6 +149,15 @@ fn read(resource: &Resource, body: &Value) -> Result<WantedKind> {
             spec: Box::new(typed(fields()).map_err(refuse)?),
             replace: flag("replace_existing"),
         },
+        "postgres_roles" => {
+            let (name, id) = (parent("roles")?, text("role_id")?);
+            WantedKind::Role(below(name, id, fields(), flag("replace_existing")).map_err(refuse)?)
+        }
+        "postgres_databases" => {
+            let (name, id) = (parent("databases")?, text("database_id")?);
+            let below = below(name, id, fields(), flag("replace_existing"));
+            WantedKind::Database(below.map_err(refuse)?)
+        }
         "apps" => {
             let mut fields = fields();
             fields.remove("config");
@@ -140,7 +165,7 @@ fn read(resource: &Resource, body: &Value) -> Result<WantedKind> {
         }
         other => {
             return Err(refuse(format!("the built-in engine does not know `{other}`"))
-                .why("it knows postgres_projects, postgres_branches, postgres_endpoints and apps")
+                .why("it knows apps, and projects, branches, endpoints, roles and databases of Postgres")
                 .hint("install the Databricks CLI, which `deploy` then uses"));
         }
     })
@@ -150,6 +175,23 @@ fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, String> {
     serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| error.to_string())
 }
 
+/// Reads a role or database; `folder` is the full name of its branch with what it is a part of.
+fn below<Spec: DeserializeOwned>(
+    folder: String,
+    id: &str,
+    fields: Map<String, Value>,
+    replace: bool,
+) -> Result<Below<Spec>, String> {
+    let (branch, _) = folder.rsplit_once('/').unwrap_or_default();
+    Ok(Below {
+        branch: branch.parse()?,
+        id: id.to_owned(),
+        name: format!("{folder}/{id}"),
+        spec: Box::new(typed(fields)?),
+        replace,
+    })
+}
+
 impl WantedKind {
     /// Returns the id that references to the resource get.
     fn id(&self) -> String {
@@ -157,6 +199,8 @@ impl WantedKind {
             WantedKind::Project { name, .. } => name.to_string(),
             WantedKind::Branch { name, .. } => name.to_string(),
             WantedKind::Endpoint { name, .. } => name.to_string(),
+            WantedKind::Role(role) => role.name.clone(),
+            WantedKind::Database(database) => database.name.clone(),
             WantedKind::App(app) => app.name.clone(),
         }
     }
@@ -190,6 +234,16 @@ async fn compare(api: &Client, wanted: Wanted) -> Result<Step> {
                 endpoint.is_some(),
                 endpoint.map(|now| differences(spec, &now.status)).unwrap_or_default(),
             )
+        }
+        WantedKind::Role(role) => {
+            let now = there(api.get_role(&role.name).await).doing(reading)?;
+            let mask = now.as_ref().map(|now| role_differences(&role.spec, &now.status));
+            (now.is_some(), mask.unwrap_or_default())
+        }
+        WantedKind::Database(database) => {
+            let now = there(api.get_database(&database.name).await).doing(reading)?;
+            let mask = now.as_ref().map(|now| differences(&database.spec, &now.status));
+            (now.is_some(), mask.unwrap_or_default())
         }
         WantedKind::App(app) => {
             let now = there(api.get_app(&app.name).await).doing(reading)?;
@@ -280,6 +334,18 @@ fn branch_differences(
     Ok(mask)
 }
 
+/// Returns what to change on a role; who it stands for cannot be changed.
+fn role_differences(wanted: &RoleSpec, now: &RoleStatus) -> Vec<String> {
+    let mut mask = Vec::new();
+    if wanted.membership_roles.clone().unwrap_or_default() != now.membership_roles {
+        mask.push("spec.membership_roles".to_owned());
+    }
+    if wanted.attributes.unwrap_or_default() != now.attributes {
+        mask.push("spec.attributes".to_owned());
+    }
+    mask
+}
+
 /// Returns which parts of an app differ.
 fn app_differences(wanted: &App, now: &App) -> Vec<String> {
     let mut mask = Vec::new();
@@ -340,6 +406,8 @@ async fn carry_out(api: &Client, steps: &Steps, step: Step, limit: Duration) -> 
         WantedKind::Endpoint { name, spec, replace } => {
             endpoint(api, name, spec, creates.then_some(*replace), &mask, limit).await
         }
+        WantedKind::Role(role) => role_step(api, role, creates, &mask, limit).await,
+        WantedKind::Database(database) => database_step(api, database, creates, &mask, limit).await,
         WantedKind::App(app) if creates => api.create_app(app, true).await.map(drop),
         WantedKind::App(app) => api.update_app(app).await.map(drop),
     };
@@ -396,6 +464,41 @@ async fn endpoint(
         None => api.update_endpoint(name, &body, &mask.join(",")).await?,
     };
     api.wait(pending, &format!("endpoint `{name}`"), limit).await.map(drop)
+}
+
+async fn role_step(
+    api: &Client,
+    role: &Below<RoleSpec>,
+    creates: bool,
+    mask: &[String],
+    limit: Duration,
+) -> api::Result<()> {
+    let mut body = Body { spec: (*role.spec).clone() };
+    // What the bundle does not say is off.
+    body.spec.membership_roles.get_or_insert_default();
+    body.spec.attributes.get_or_insert_default();
+    let pending = match creates {
+        true => api.create_role(&role.branch, &role.id, &body, role.replace).await?,
+        false => api.update_role(&role.name, &body, &mask.join(",")).await?,
+    };
+    api.wait(pending, &format!("role `{}`", role.name), limit).await.map(drop)
+}
+
+async fn database_step(
+    api: &Client,
+    database: &Below<DatabaseSpec>,
+    creates: bool,
+    mask: &[String],
+    limit: Duration,
+) -> api::Result<()> {
+    let body = Body { spec: (*database.spec).clone() };
+    let pending = match creates {
+        true => {
+            api.create_database(&database.branch, &database.id, &body, database.replace).await?
+        }
+        false => api.update_database(&database.name, &body, &mask.join(",")).await?,
+    };
+    api.wait(pending, &format!("database `{}`", database.name), limit).await.map(drop)
 }
 
 #[cfg(test)]

@@ -15,7 +15,15 @@ enum Thing {
     Project(ProjectName),
     Branch(BranchName),
     Endpoint(EndpointName),
+    Below(String, Part),
     App(String),
+}
+
+/// What of a branch is deleted by itself.
+#[derive(Debug)]
+enum Part {
+    Role,
+    Database,
 }
 
 /// Returns those of `entries` that are there and can be deleted, in the order in which they go.
@@ -46,6 +54,10 @@ fn thing(entry: &Entry) -> Option<Thing> {
             .ok()
             .filter(|name: &EndpointName| name.endpoint != PRIMARY_ENDPOINT)
             .map(Thing::Endpoint),
+        "postgres_roles" if !name.is_empty() => Some(Thing::Below(name.clone(), Part::Role)),
+        "postgres_databases" if !name.is_empty() => {
+            Some(Thing::Below(name.clone(), Part::Database))
+        }
         "apps" if !name.is_empty() => Some(Thing::App(name.clone())),
         _ => None,
     }
@@ -56,6 +68,8 @@ async fn exists(api: &Client, thing: &Thing) -> api::Result<bool> {
         Thing::Project(name) => api.get_project(name).await.map(drop),
         Thing::Branch(name) => api.get_branch(name).await.map(drop),
         Thing::Endpoint(name) => api.get_endpoint(name).await.map(drop),
+        Thing::Below(name, Part::Role) => api.get_role(name).await.map(drop),
+        Thing::Below(name, Part::Database) => api.get_database(name).await.map(drop),
         Thing::App(name) => api.get_app(name).await.map(drop),
     };
     Ok(there(answer)?.is_some())
@@ -99,6 +113,7 @@ async fn delete(api: &Client, thing: &Thing, purge: bool, limit: Duration) -> ap
         Thing::Project(name) => api.delete_project(name, purge).await?,
         Thing::Branch(name) => api.delete_branch(name, purge).await?,
         Thing::Endpoint(name) => api.delete_endpoint(name).await?,
+        Thing::Below(name, _) => api.delete_below_branch(name).await?,
         Thing::App(name) => {
             api.delete_app(name).await?;
             return gone(api, thing, limit).await;

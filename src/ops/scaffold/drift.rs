@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::topology::{Project, topology};
 use super::{HEADER, Request, command, out, relative};
-use crate::bundle::{Bundle, Config, Outline};
+use crate::bundle::{Bundle, Config};
 use crate::error::Result;
 use crate::ops::drift::Drift;
 
@@ -23,8 +23,8 @@ pub(crate) fn drift(request: &Request, bundle: &Bundle) -> Result<Option<(Drift,
         return Ok(None);
     }
     let shown = relative(&request.root, &out)?;
-    let outline = Outline::read(&request.root, &shown)?;
-    let projects = topology(&request.projects, &request.branches, &config, &outline)?;
+    let outline = super::orphans::outline(request, &config, &shown)?;
+    let projects = topology(request, &config, &outline)?;
     let wanted: BTreeMap<String, String> = projects.iter().flat_map(Project::names).collect();
     let written: BTreeMap<String, String> = bundle
         .resources()

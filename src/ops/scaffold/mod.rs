@@ -2,7 +2,10 @@
 
 mod drift;
 mod files;
+mod orphans;
 mod render;
+mod scope;
+mod seal;
 mod templates;
 #[cfg(test)]
 mod tests;
@@ -17,11 +20,13 @@ use similar::TextDiff;
 pub(crate) use drift::drift;
 use files::quoted;
 pub(crate) use files::{create, relative};
+pub(crate) use orphans::orphans;
+use scope::Scope;
 pub(crate) use templates::{Ejected, Listed, Templates};
 pub(crate) use topology::project_key;
 pub(crate) use workflows::{WorkflowsRequest, render_workflows};
 
-use crate::bundle::{Config, Outline};
+use crate::bundle::Config;
 use crate::error::{Doing, Error, Kind, Result};
 
 /// File that is written when nobody says otherwise, relative to the bundle.
@@ -36,8 +41,10 @@ pub(crate) struct Request {
     pub(crate) root: PathBuf,
     /// Projects; those of `lakeforge.yml` when there are none.
     pub(crate) projects: Vec<String>,
-    /// Branches of each of `projects`.
+    /// Branches of each of `projects`, or of those of the apps.
     pub(crate) branches: Vec<String>,
+    /// Whether the projects are those that the bundle's apps use.
+    pub(crate) from_apps: bool,
     /// File to write, absolute; that of `lakeforge.yml` or the usual one by default.
     pub(crate) out: Option<PathBuf>,
     /// Folder with templates that replace the built-in ones, absolute; that of `lakeforge.yml` by default.
@@ -56,6 +63,8 @@ pub(crate) struct Rendered {
     pub(crate) text: String,
     /// What is in it now.
     before: Option<String>,
+    /// Whether it is to go, because nothing makes it any more.
+    is_orphan: bool,
     /// What the user should know.
     pub(crate) notes: Vec<String>,
 }
@@ -72,8 +81,8 @@ pub(crate) fn render_config(request: &Request, config: &Config) -> Result<Render
     let root = &request.root;
     let out = out(request, config);
     let shown = relative(root, &out)?;
-    let outline = Outline::read(root, &shown)?;
-    let projects = topology::topology(&request.projects, &request.branches, config, &outline)?;
+    let outline = orphans::outline(request, config, &shown)?;
+    let projects = topology::topology(request, config, &outline)?;
     let templates = Templates::open(root, request.templates.as_deref(), config)?;
     let template = templates.read(templates::LAKEBASE)?;
     if template.shown == shown {
@@ -81,10 +90,12 @@ pub(crate) fn render_config(request: &Request, config: &Config) -> Result<Render
         return Err(Error::new(Kind::Usage, what).hint("keep templates in a folder of their own"));
     }
     let command = command(request, &shown)?;
-    let text = render::render(&projects, &outline, &template, &command)?;
+    let scope = Scope::of(request, &outline);
+    let text = render::render(&projects, &outline, &template, &scope, &command)?;
     check_header(&template.shown, &text)?;
     let mut rendered = Rendered::new(out, shown, command, text)?;
     rendered.notes = templates.notes();
+    rendered.notes.extend(scope.note(&outline));
     if outline.exists && !outline.includes {
         let shown = &rendered.shown;
         rendered.notes.push(format!("the bundle does not include `{shown}`; add it to `include:`"));
@@ -124,12 +135,32 @@ impl Rendered {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).doing(|| format!("could not read `{shown}`")),
         };
-        Ok(Rendered { path, shown, command, text, before, notes: Vec::new() })
+        let (text, notes) = (seal::seal(&text), Vec::new());
+        Ok(Rendered { path, shown, command, text, before, is_orphan: false, notes })
+    }
+
+    /// Reads a file that is to go.
+    fn orphan(path: PathBuf, shown: String) -> Result<Self> {
+        let text = std::fs::read_to_string(&path).doing(|| format!("could not read `{shown}`"))?;
+        Ok(Rendered {
+            path,
+            shown,
+            command: "lakeforge gen".to_owned(),
+            text: String::new(),
+            before: Some(text),
+            is_orphan: true,
+            notes: Vec::new(),
+        })
     }
 
     /// Returns whether the file is as it should be.
     pub(crate) fn is_current(&self) -> bool {
-        self.before.as_ref() == Some(&self.text)
+        !self.is_orphan && self.before.as_ref() == Some(&self.text)
+    }
+
+    /// Returns whether the file is to go, because nothing makes it any more.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.is_orphan
     }
 
     /// Returns whether there is such a file.
@@ -142,25 +173,35 @@ impl Rendered {
         let before = self.before.as_deref().unwrap_or_default();
         let old =
             if self.before.is_some() { format!("a/{}", self.shown) } else { "/dev/null".into() };
+        let new = if self.is_orphan { "/dev/null".into() } else { format!("b/{}", self.shown) };
         TextDiff::from_lines(before, self.text.as_str())
             .unified_diff()
             .context_radius(3)
-            .header(&old, &format!("b/{}", self.shown))
+            .header(&old, &new)
             .to_string()
     }
 
-    /// Fails as `Refused` for a file that somebody wrote by hand, unless `overwrite` says so.
+    /// Fails as `Refused` for a file that somebody wrote or changed by hand, unless `overwrite` says so.
     pub(crate) fn refuse_foreign(&self, overwrite: bool) -> Result<()> {
-        let is_ours = self.before.as_ref().is_none_or(|text| text.starts_with(HEADER));
-        if is_ours || overwrite || self.is_current() {
+        let Some(before) = self.before.as_ref().filter(|_| !overwrite && !self.is_current()) else {
             return Ok(());
+        };
+        if before.starts_with(HEADER) && seal::is_intact(before) {
+            return Ok(());
+        }
+        if before.starts_with(HEADER) {
+            let what = format!("`{}` was changed since lakeforge wrote it", self.shown);
+            return Err(Error::new(Kind::Refused, what)
+                .why("the change would be lost; `gen --diff` shows it")
+                .hint("make it in lakeforge.yml or in a template, then add `--overwrite`"));
         }
         Err(Error::new(Kind::Refused, format!("`{}` was not written by lakeforge", self.shown))
             .why("it would be replaced as a whole")
             .hint("add `--overwrite`, or move the file away"))
     }
 
-    /// Writes the file when it is not current, in one step, and returns whether it was written.
+    /// Writes the file when it is not current, in one step, or deletes it when it is to go; returns
+    /// whether something was done.
     ///
     /// Fails as `refuse_foreign` does.
     pub(crate) fn write(&self, overwrite: bool) -> Result<bool> {
@@ -168,6 +209,11 @@ impl Rendered {
             return Ok(false);
         }
         self.refuse_foreign(overwrite)?;
+        if self.is_orphan {
+            let removed = std::fs::remove_file(&self.path);
+            removed.doing(|| format!("could not delete `{}`", self.shown))?;
+            return Ok(true);
+        }
         files::replace(&self.path, &self.text)
             .doing(|| format!("could not write `{}`", self.shown))?;
         Ok(true)
@@ -179,6 +225,9 @@ fn command(request: &Request, shown: &str) -> Result<String> {
     let mut command = "lakeforge gen".to_owned();
     for project in &request.projects {
         command.push_str(&format!(" --project {project}"));
+    }
+    if request.from_apps {
+        command.push_str(" --from-apps");
     }
     if !request.branches.is_empty() {
         command.push_str(&format!(" --branches {}", request.branches.join(",")));

@@ -2,23 +2,29 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use super::scope::{self, Scope};
+use super::seal;
 use super::templates::Source;
 use super::topology::{Branch, BranchEndpoint, Project};
 use super::variables::{self, MAX_CU, MIN_CU, PG_VERSION, Variable};
-use crate::bundle::{Compute, Expiry, Outline};
+use crate::bundle::{Compute, Database, Expiry, Outline, Role};
 use crate::error::Result;
 use crate::time::Ttl;
 use crate::wire::names::{PRIMARY_ENDPOINT, ROOT_BRANCH};
+use crate::wire::roles::{AuthMethod, IdentityType};
 
 /// What the template sees.
 #[derive(Debug, Serialize)]
 struct Context {
+    project_name: Option<String>,
+    root_path: Option<&'static str>,
     variables: Vec<Variable>,
     projects: Vec<ProjectContext>,
     branches: Vec<BranchContext>,
     endpoints: Vec<EndpointContext>,
+    roles: Vec<RoleContext>,
+    databases: Vec<DatabaseContext>,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +61,27 @@ struct EndpointContext {
 }
 
 #[derive(Debug, Serialize)]
+struct RoleContext {
+    key: String,
+    id: String,
+    parent: String,
+    name: String,
+    identity: Option<IdentityType>,
+    login: Option<AuthMethod>,
+    superuser: bool,
+    attributes: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct DatabaseContext {
+    key: String,
+    id: String,
+    parent: String,
+    name: String,
+    owner: String,
+}
+
+#[derive(Debug, Serialize)]
 struct Setting {
     name: &'static str,
     value: Value,
@@ -76,28 +103,33 @@ pub(super) fn render(
     projects: &[Project],
     outline: &Outline,
     template: &Source,
+    scope: &Scope,
     command: &str,
 ) -> Result<String> {
-    let context = context(projects, outline);
+    let context = context(projects, outline, scope);
     let digest = digest(&context, &template.text);
     template.render(&Page { context: &context, command, digest: &digest })
 }
 
 /// Returns a digest of everything the text depends on but the command.
 fn digest(context: &Context, template: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(serde_json::to_vec(context).expect("the context is plain data"));
-    hash.update([0]);
-    hash.update(template);
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut inputs = serde_json::to_vec(context).expect("the context is plain data");
+    inputs.push(0);
+    inputs.extend(template.as_bytes());
+    seal::digest(inputs)
 }
 
-fn context(projects: &[Project], outline: &Outline) -> Context {
+fn context(projects: &[Project], outline: &Outline, scope: &Scope) -> Context {
+    let is_open = |_: &String| !outline.variables.contains(scope::VARIABLE);
     let mut context = Context {
+        project_name: scope.name.clone().filter(is_open),
+        root_path: scope.root_path,
         variables: Vec::new(),
         projects: projects.iter().map(project_context).collect(),
         branches: Vec::new(),
         endpoints: Vec::new(),
+        roles: Vec::new(),
+        databases: Vec::new(),
     };
     for project in projects {
         for branch in &project.branches {
@@ -106,6 +138,13 @@ fn context(projects: &[Project], outline: &Outline) -> Context {
             context.endpoints.extend(
                 endpoints.iter().map(|endpoint| endpoint_context(project, branch, endpoint)),
             );
+            context
+                .roles
+                .extend(branch.roles.iter().map(|role| role_context(project, branch, role)));
+            let databases = branch.databases.iter();
+            context
+                .databases
+                .extend(databases.map(|database| database_context(project, branch, database)));
         }
     }
     let used = serde_json::to_string(&context).expect("the context is plain data");
@@ -184,6 +223,43 @@ fn endpoint_context(
         },
         compute: settings(&endpoint.compute),
         is_primary: endpoint.id == PRIMARY_ENDPOINT,
+    }
+}
+
+fn role_context(project: &Project, branch: &Branch, role: &Role) -> RoleContext {
+    let attributes = [
+        ("bypassrls", role.bypassrls),
+        ("createdb", role.createdb),
+        ("createrole", role.createrole),
+    ];
+    RoleContext {
+        key: project.role_key(&branch.id, &role.id),
+        id: role.id.clone(),
+        parent: branch_path(project, &branch.id),
+        name: role.name.clone().unwrap_or_else(|| role.id.clone()),
+        identity: Some(role.identity).filter(|identity| *identity != IdentityType::Plain),
+        login: role.login,
+        superuser: role.superuser,
+        attributes: attributes.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect(),
+    }
+}
+
+fn database_context(project: &Project, branch: &Branch, database: &Database) -> DatabaseContext {
+    let owner = &database.owner;
+    let parent = branch_path(project, &branch.id);
+    let is_declared = branch.roles.iter().any(|role| role.id == *owner);
+    DatabaseContext {
+        key: project.database_key(&branch.id, &database.id),
+        id: database.id.clone(),
+        name: database.name.clone().unwrap_or_else(|| database.id.clone()),
+        owner: match is_declared {
+            true => {
+                let key = project.role_key(&branch.id, owner);
+                reference("resources.postgres_roles", &format!("{key}.id"))
+            }
+            false => format!("{parent}/roles/{owner}"),
+        },
+        parent,
     }
 }
 

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::Request;
 use super::variables::{MAX_CU, MIN_CU, Variable};
-use crate::bundle::{self, Compute, Config, Endpoint, Expiry, Outline, Place, WIDEST_CU};
+use crate::bundle::{
+    self, Attached, Compute, Config, Database, Endpoint, Expiry, Outline, Place, Role, WIDEST_CU,
+};
 use crate::error::{Error, Kind, Result};
 use crate::wire::names::{PRIMARY_ENDPOINT, ROOT_BRANCH, check_id};
 
@@ -56,6 +59,8 @@ pub(super) struct Branch {
     pub(super) expiry: Expiry,
     pub(super) protected: bool,
     pub(super) endpoints: Vec<BranchEndpoint>,
+    pub(super) roles: Vec<Role>,
+    pub(super) databases: Vec<Database>,
 }
 
 /// An endpoint with everything that is said about its compute.
@@ -80,14 +85,26 @@ impl Project {
 
     /// Returns the key of an endpoint of one of its branches.
     pub(super) fn endpoint_key(&self, branch: &str, endpoint: &str) -> String {
-        let (project, branch, endpoint) =
-            (sanitise(&self.id), sanitise(branch), sanitise(endpoint));
-        format!("lakebase_endpoint_{project}_{branch}_{endpoint}")
+        self.key_below("endpoint", branch, endpoint)
+    }
+
+    /// Returns the key of a role of one of its branches.
+    pub(super) fn role_key(&self, branch: &str, role: &str) -> String {
+        self.key_below("role", branch, role)
+    }
+
+    /// Returns the key of a database of one of its branches.
+    pub(super) fn database_key(&self, branch: &str, database: &str) -> String {
+        self.key_below("database", branch, database)
+    }
+
+    fn key_below(&self, what: &str, branch: &str, id: &str) -> String {
+        format!("lakebase_{what}_{}_{}_{}", sanitise(&self.id), sanitise(branch), sanitise(id))
     }
 }
 
 impl Project {
-    /// Returns the keys of the project, its branches and their endpoints, each with its full name.
+    /// Returns the keys of the project, its branches and what they hold, each with its full name.
     pub(super) fn names(&self) -> Vec<(String, String)> {
         let project = format!("projects/{}", self.id);
         let mut names = vec![(self.key(), project.clone())];
@@ -98,6 +115,13 @@ impl Project {
                 (key, format!("{name}/endpoints/{}", endpoint.id))
             };
             names.extend(branch.endpoints.iter().map(endpoint));
+            names.extend(branch.roles.iter().map(|role| {
+                (self.role_key(&branch.id, &role.id), format!("{name}/roles/{}", role.id))
+            }));
+            names.extend(branch.databases.iter().map(|database| {
+                let key = self.database_key(&branch.id, &database.id);
+                (key, format!("{name}/databases/{}", database.id))
+            }));
             names.push((self.branch_key(&branch.id), name));
         }
         names
@@ -114,19 +138,20 @@ fn sanitise(id: &str) -> String {
     id.replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_ascii_lowercase()
 }
 
-/// Puts the topology together from the flags, or from `lakeforge.yml` where no project is named.
+/// Puts the topology together from the flags, from the bundle's apps, or from `lakeforge.yml`.
 ///
 /// Fails for ids and combinations that the platform refuses, and for names that would share a
 /// resource key with each other or with the rest of the bundle.
 pub(super) fn topology(
-    projects: &[String],
-    branches: &[String],
+    request: &Request,
     config: &Config,
     outline: &Outline,
 ) -> Result<Vec<Project>> {
-    let topology = match (projects, &config.projects[..]) {
+    let Request { projects, branches, .. } = request;
+    let topology = match (&projects[..], &config.projects[..]) {
+        _ if request.from_apps => from_apps(branches, config, outline)?,
         ([], _) if !branches.is_empty() => {
-            return Err(Error::new(Kind::Usage, "`--branches` needs `--project`")
+            return Err(Error::new(Kind::Usage, "`--branches` needs `--project` or `--from-apps`")
                 .why("without it, projects and branches are those of lakeforge.yml"));
         }
         ([], []) => {
@@ -157,6 +182,47 @@ fn from_flags(projects: &[String], branches: &[String]) -> Vec<Project> {
     projects.iter().map(project).collect()
 }
 
+/// Returns a project for each app that is given a database, with what lakeforge.yml says about it.
+fn from_apps(branches: &[String], config: &Config, outline: &Outline) -> Result<Vec<Project>> {
+    let mut projects: Vec<Project> = Vec::new();
+    for app in &outline.apps {
+        let Some(id) = project_of(app, outline) else { continue };
+        if projects.iter().any(|project| project.id == id) {
+            continue;
+        }
+        let said = config.projects.iter().find(|project| project.id == id);
+        projects.push(match said {
+            Some(project) if branches.is_empty() => from_config(project),
+            _ => Project {
+                origin: Origin::File(app.place.clone()),
+                ..from_flags(&[id], branches).remove(0)
+            },
+        });
+    }
+    if projects.is_empty() {
+        return Err(Error::new(Kind::Usage, "no app of the bundle is given a database")
+            .why("`--from-apps` makes a project for each app with a `postgres` resource")
+            .hint("lakeforge gen --project NAME"));
+    }
+    Ok(projects)
+}
+
+/// Returns the project whose branch an app uses: the one it names, else one called like the app;
+/// nothing for a project that another file of the bundle declares.
+fn project_of(app: &Attached, outline: &Outline) -> Option<String> {
+    let reference = app.branch.strip_prefix("${resources.postgres_projects.");
+    if let Some(key) = reference.and_then(|rest| rest.split('.').next()) {
+        let id = key.strip_prefix(&project_key("")).map(|id| id.replace('_', "-"));
+        return match id {
+            _ if outline.keys.contains_key(key) => None,
+            Some(id) => Some(id),
+            None => Some(app.name.clone()),
+        };
+    }
+    let named = app.branch.strip_prefix("projects/").and_then(|rest| rest.split('/').next());
+    Some(named.filter(|id| check_id(id).is_ok()).unwrap_or(&app.name).to_owned())
+}
+
 fn plain_branch(id: &str, origin: Origin) -> Branch {
     Branch {
         id: id.to_owned(),
@@ -165,6 +231,8 @@ fn plain_branch(id: &str, origin: Origin) -> Branch {
         expiry: Expiry::Never,
         protected: false,
         endpoints: vec![primary(Compute::default(), Origin::Default)],
+        roles: Vec::new(),
+        databases: Vec::new(),
     }
 }
 
@@ -185,6 +253,8 @@ fn from_config(project: &bundle::Project) -> Project {
             expiry: branch.expiry,
             protected: branch.protected,
             endpoints,
+            roles: laid_over(&project.roles, &branch.roles, |role| &role.id),
+            databases: laid_over(&project.databases, &branch.databases, |database| &database.id),
         }
     };
     let mut branches: Vec<Branch> = project.branches.iter().map(branch).collect();
@@ -194,10 +264,18 @@ fn from_config(project: &bundle::Project) -> Project {
         for endpoint in &project.endpoints {
             add_endpoint(&mut dev.endpoints, endpoint, project.compute);
         }
+        dev.roles.clone_from(&project.roles);
+        dev.databases.clone_from(&project.databases);
         branches.push(dev);
     }
     let origin = Origin::File(project.place.clone());
     Project { id: project.id.clone(), origin, config: Some(project.clone()), branches }
+}
+
+/// Returns what `below` says, and of `above` what it says nothing about.
+fn laid_over<T: Clone>(above: &[T], below: &[T], id: impl Fn(&T) -> &String) -> Vec<T> {
+    let kept = above.iter().filter(|one| !below.iter().any(|other| id(other) == id(one)));
+    kept.chain(below).cloned().collect()
 }
 
 /// Adds `endpoint`, or lays it over the one of the same id.
@@ -226,7 +304,19 @@ fn add_endpoint(endpoints: &mut Vec<BranchEndpoint>, endpoint: &Endpoint, furthe
 fn check_project(project: &Project, outline: &Outline) -> Result<()> {
     check_id(&project.id).map_err(|why| project.origin.error(why))?;
     for branch in &project.branches {
-        check_id(&branch.id).map_err(|why| branch.origin.error(why))?;
+        check_id(&branch.id).map_err(|why| {
+            let shares_key = |other: &&Branch| {
+                other.id != branch.id && sanitise(&other.id) == sanitise(&branch.id)
+            };
+            match project.branches.iter().find(shares_key) {
+                None => branch.origin.error(why),
+                Some(Branch { id, origin, .. }) => branch
+                    .origin
+                    .error(format!("`{}` would have the resource key of `{id}`", branch.id))
+                    .why(why)
+                    .why(format!("`{id}` is from {origin}")),
+            }
+        })?;
         let refuse = |what: &str| Err(branch.origin.error(format!("`{}` {what}", branch.id)));
         let is_root = branch.id == ROOT_BRANCH;
         if is_root && branch.source.is_some() {
@@ -348,6 +438,15 @@ fn check_keys(projects: &[Project], outline: &Outline) -> Result<()> {
                     _ => &endpoint.origin,
                 };
                 take(key, format!("endpoint `{short}/{}`", endpoint.id), origin)?;
+            }
+            // Given for a whole project, they are there once for each branch.
+            for role in &branch.roles {
+                let key = project.role_key(&branch.id, &role.id);
+                take(key, format!("role `{short}/{}`", role.id), &branch.origin)?;
+            }
+            for database in &branch.databases {
+                let key = project.database_key(&branch.id, &database.id);
+                take(key, format!("database `{short}/{}`", database.id), &branch.origin)?;
             }
         }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::files::{quoted, relative};
 use super::templates::Templates;
-use super::{Rendered, check_header};
+use super::{HEADER, Rendered, check_header};
 use crate::bundle::{Config, Outline};
 use crate::error::{Error, Kind, Result};
 
@@ -58,7 +58,7 @@ pub(crate) fn render_workflows(request: &WorkflowsRequest) -> Result<Vec<Rendere
     let root = &request.root;
     let config = Config::load(root)?;
     let templates = Templates::open(root, request.templates.as_deref(), &config)?;
-    let targets = environments(&Outline::read(root, "")?)?;
+    let targets = environments(&Outline::read(root, &[])?)?;
     let target = match &request.preview_target {
         None => &targets[0],
         Some(name) => targets.iter().find(|target| target.name == *name).ok_or_else(|| {
@@ -89,7 +89,22 @@ pub(crate) fn render_workflows(request: &WorkflowsRequest) -> Result<Vec<Rendere
     };
     let mut files = FILES.into_iter().map(render).collect::<Result<Vec<_>>>()?;
     files[0].notes = templates.notes();
+    files.extend(orphans(&repository, &files)?);
     Ok(files)
+}
+
+/// Returns the generated workflows that are not among `files`.
+fn orphans(repository: &Path, files: &[Rendered]) -> Result<Vec<Rendered>> {
+    let mut orphans = Vec::new();
+    for path in super::orphans::files(&repository.join(FOLDER)) {
+        let is_made = files.iter().any(|file| file.path == path);
+        let is_ours = || std::fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER));
+        if !is_made && is_ours() {
+            let shown = relative(repository, &path)?;
+            orphans.push(Rendered::orphan(path, shown)?);
+        }
+    }
+    Ok(orphans)
 }
 
 /// Returns the targets that are not the embedded workspace, in the order of the bundle.
