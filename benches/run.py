@@ -23,6 +23,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from gen import generation
 from plain import Plain
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -41,6 +42,7 @@ def main() -> None:
         del os.environ[name]
     try:
         cold_starts(folder)
+        generation(folder)
         lakeforge("local", "start", "--port", "0")
         branches(folder, "small", scale=4, times=5)
         if big:
