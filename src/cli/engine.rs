@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cx::Cx;
 use crate::api::Client;
-use crate::bundle::{Bundle, Choice};
+use crate::bundle::{Bundle, Choice, Config};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::deploy::{Call, Databricks, Engine};
 use crate::ops::scaffold;
@@ -66,8 +66,10 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Fails as `Refused`, with both lists, when the generated file holds another topology.
+    /// Fails as `Refused`, with both lists, when the generated file holds another topology, and for a
+    /// preview that holds a project.
     pub(super) fn check(&self, bundle: &Bundle) -> Result<()> {
+        scaffold::refuse_projects(bundle, &Config::load(&bundle.root)?)?;
         let request = scaffold::Request {
             root: bundle.root.clone(),
             projects: scaffold::given(&self.project),

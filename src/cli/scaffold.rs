@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::cx::Cx;
 use crate::bundle::{self, Config};
 use crate::error::{Error, Kind, Result};
-use crate::ops::scaffold::{self, Ejected, Listed, Rendered, Request, Templates, WorkflowsRequest};
+use crate::ops::scaffold::{
+    self, Ejected, Listed, Rendered, Request, Runner, Templates, WorkflowsRequest,
+};
 use crate::ui::{self, Show, Table};
 
 /// Generate resources/lakebase.yml: projects, branches and endpoints
@@ -67,13 +69,18 @@ enum What {
     Workflows(Workflows),
 }
 
-/// Generate GitHub workflows: deploy to each target, branches for pull requests, nightly gc
+/// Generate workflows: deploy to each target, branches and apps for pull requests, nightly gc
 ///
 /// One environment of the repository for each target of the bundle but the embedded workspace;
-/// the login is OIDC, and no secret is stored. Actions are pinned by commit. Needs no network.
+/// the login is OIDC, and no secret is stored. Pull requests get apps of their own where
+/// `previews:` of lakeforge.yml names a target and the bundle has the variables
+/// `app_name_suffix` and `lakebase_branch`. Actions are pinned by commit. Needs no network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  lakeforge gen workflows --preview-target dev")]
 struct Workflows {
+    /// Who runs them
+    #[arg(long, value_enum, default_value_t)]
+    ci: Ci,
     /// Target whose workspace has the branches of pull requests [default: the first]
     #[arg(long, value_name = "TARGET")]
     preview_target: Option<String>,
@@ -91,11 +98,24 @@ struct Workflows {
     overwrite: bool,
 }
 
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Ci {
+    /// GitHub Actions: .github/workflows/lakeforge-*.yml
+    #[default]
+    Github,
+    /// GitLab CI: .gitlab/lakeforge.yml, to be included by .gitlab-ci.yml
+    Gitlab,
+}
+
 impl Workflows {
     fn run(self, cx: &Cx) -> Result<()> {
         let here = cx.folder()?;
         let files = scaffold::render_workflows(&WorkflowsRequest {
             root: root(&here, cx.global.root.as_deref())?,
+            runner: match self.ci {
+                Ci::Github => Runner::GitHub,
+                Ci::Gitlab => Runner::GitLab,
+            },
             preview_target: self.preview_target,
             templates: self.template_dir.map(|folder| here.join(folder)),
         })?;

@@ -91,8 +91,8 @@ fn init_finds_the_apps_of_a_repository() {
               resources:
                 - name: database
                   postgres:
-                    branch: ${resources.postgres_projects.lakebase_project_lab.id}/branches/${var.lakebase_branch}
-                    database: ${resources.postgres_projects.lakebase_project_lab.id}/branches/${var.lakebase_branch}/databases/databricks-postgres
+                    branch: ${var.lakebase_project_lab}/branches/${var.lakebase_branch}
+                    database: ${var.lakebase_project_lab}/branches/${var.lakebase_branch}/databases/databricks-postgres
                     permission: CAN_CONNECT_AND_CREATE
             patient:
               name: patient${var.app_name_suffix}
@@ -100,8 +100,8 @@ fn init_finds_the_apps_of_a_repository() {
               resources:
                 - name: database
                   postgres:
-                    branch: ${resources.postgres_projects.lakebase_project_patient.id}/branches/${var.lakebase_branch}
-                    database: ${resources.postgres_projects.lakebase_project_patient.id}/branches/${var.lakebase_branch}/databases/databricks-postgres
+                    branch: ${var.lakebase_project_patient}/branches/${var.lakebase_branch}
+                    database: ${var.lakebase_project_patient}/branches/${var.lakebase_branch}/databases/databricks-postgres
                     permission: CAN_CONNECT_AND_CREATE
 
         targets:
@@ -109,6 +109,10 @@ fn init_finds_the_apps_of_a_repository() {
             default: true
             workspace:
               profile: local
+
+          preview: # apps of a pull request on branches of their own: --var app_name_suffix=-pr-7 --var lakebase_branch=pr-7
+            workspace:
+              profile: "clinic-dev"
 
           dev:
             mode: development
@@ -123,6 +127,9 @@ fn init_finds_the_apps_of_a_repository() {
           "patient": {branches: [dev]}
 
         branch: {ttl: 7d}
+
+        # Targets that hold the apps of pull requests and never the projects.
+        previews: [preview]
 
         apps:
           "lab":

@@ -30,4 +30,5 @@ mod scaffold;
 mod smoke;
 #[cfg(target_os = "linux")]
 mod soak;
+mod topologies;
 mod workflows;

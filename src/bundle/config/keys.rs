@@ -1,6 +1,7 @@
 //! Every key that `lakeforge.yml` may have, by what holds it; the shipped JSON Schema says the same.
 
-pub(super) const FILE: &[&str] = &["projects", "branch", "apps", "gc", "templates", "out"];
+pub(super) const FILE: &[&str] =
+    &["projects", "branch", "apps", "gc", "templates", "out", "previews"];
 pub(super) const PROJECT: &[&str] = &[
     "branches",
     "endpoints",

@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) gc: Gc,
     /// Folder with templates that replace the built-in ones, absolute.
     pub(crate) templates: Option<PathBuf>,
+    /// Targets that hold the apps of pull requests and none of the projects.
+    pub(crate) previews: Vec<String>,
     /// File that `gen` writes, relative to the folder of `lakeforge.yml`.
     pub(crate) out: Option<String>,
 }

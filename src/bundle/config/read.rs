@@ -35,6 +35,7 @@ impl Config {
             apps: list(node.get("apps"), |name, app| Ok((name, AppConfig::read(app)?)))?,
             gc: optional(node.get("gc"), Gc::read)?.unwrap_or_default(),
             templates: optional(node.get("templates"), Node::text)?.map(|path| folder.join(path)),
+            previews: optional(node.get("previews"), Node::texts)?.unwrap_or_default(),
             out: optional(node.get("out"), Node::text)?,
         })
     }

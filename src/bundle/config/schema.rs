@@ -144,7 +144,7 @@ mod tests {
             "projects: {a: {branches: {x: {expires_at: '2027-01-02T03:04:05Z', protected: true}}}}",
             "projects: {a: {branches: {x: {no_expiry: true, endpoints: {r: {type: read_only}}}}}}",
             "branch: {ttl: PT1H}",
-            "apps: [web]",
+            "apps: [web]\npreviews: [preview]",
             "apps: {web: {health: /up, expect: {status: 204, body: [1]}, migrate: {command: x}}}",
             "apps: {web: {migrate: {command: x, directory: .., project: shop}}}",
             "gc: {prefix: pr-, grace: 24h, protected_names: [dev]}\ntemplates: mine\nout: a.yml",
@@ -179,6 +179,7 @@ mod tests {
             "gc: [x]",
             "gc: {protected_names: dev}",
             "templates: ' '",
+            "previews: preview",
         ] {
             assert_eq!(verdicts(text), (false, false), "{text}");
         }

@@ -54,6 +54,8 @@ struct Context<'a> {
     name: String,
     projects: &'a [String],
     apps: Vec<AppContext<'a>>,
+    /// Whether there is a target for pull requests.
+    previews: bool,
     profile: Option<&'a str>,
     templates: Option<String>,
 }
@@ -64,7 +66,8 @@ struct AppContext<'a> {
     name: &'a str,
     folder: &'a str,
     source: String,
-    project_key: String,
+    /// What follows `$` in a reference to its project, in braces.
+    project: String,
     migrate: Option<&'a str>,
 }
 
@@ -94,6 +97,7 @@ impl Request {
     }
 
     fn context<'a>(&'a self, projects: &'a [String], with_apps: bool) -> Result<Context<'a>> {
+        let previews = with_apps && !self.has_config() && !self.apps.is_empty();
         let root_name = id_from(&folder_name(&self.root));
         let app = |app: &'a Found| {
             let own = projects.iter().find(|project| **project == app.name);
@@ -105,7 +109,13 @@ impl Request {
                 name: &app.name,
                 folder: &app.folder,
                 source,
-                project_key: scaffold::project_key(project),
+                project: match previews {
+                    true => format!("{{var.{}}}", scaffold::project_key(project)),
+                    false => {
+                        let key = scaffold::project_key(project);
+                        format!("{{resources.postgres_projects.{key}.id}}")
+                    }
+                },
                 migrate: app.migrate,
             }
         };
@@ -116,6 +126,7 @@ impl Request {
             },
             projects,
             apps: self.apps.iter().filter(|_| with_apps).map(app).collect(),
+            previews,
             profile: self.profile.as_deref().filter(|profile| *profile != "local"),
             templates: self.templates_shown()?,
         })

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::previews::is_preview;
 use super::topology::{Project, topology};
 use super::{HEADER, Request, command, out, relative};
 use crate::bundle::{Bundle, Config};
@@ -12,10 +13,11 @@ use crate::ops::drift::Drift;
 /// target may well give a resource another id.
 ///
 /// Returns how they differ and the command that makes the file anew; nothing when they agree, when
-/// there are no inputs and when the file is missing or somebody else's.
+/// there are no inputs, for a preview, and when the file is missing or somebody else's.
 pub(crate) fn drift(request: &Request, bundle: &Bundle) -> Result<Option<(Drift, String)>> {
     let config = Config::load(&request.root)?;
-    if request.projects.is_empty() && config.projects.is_empty() {
+    let has_inputs = !request.projects.is_empty() || !config.projects.is_empty();
+    if !has_inputs || is_preview(bundle, &config) {
         return Ok(None);
     }
     let out = out(request, &config);

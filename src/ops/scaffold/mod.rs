@@ -3,6 +3,7 @@
 mod drift;
 mod files;
 mod orphans;
+mod previews;
 mod render;
 mod scope;
 mod seal;
@@ -21,10 +22,11 @@ pub(crate) use drift::drift;
 use files::quoted;
 pub(crate) use files::{create, relative};
 pub(crate) use orphans::orphans;
+pub(crate) use previews::refuse_projects;
 use scope::Scope;
 pub(crate) use templates::{Ejected, Listed, Templates};
 pub(crate) use topology::project_key;
-pub(crate) use workflows::{WorkflowsRequest, render_workflows};
+pub(crate) use workflows::{Runner, WorkflowsRequest, render_workflows};
 
 use crate::bundle::Config;
 use crate::error::{Doing, Error, Kind, Result};
@@ -90,7 +92,8 @@ pub(crate) fn render_config(request: &Request, config: &Config) -> Result<Render
         return Err(Error::new(Kind::Usage, what).hint("keep templates in a folder of their own"));
     }
     let command = command(request, &shown)?;
-    let scope = Scope::of(request, &outline);
+    let mut scope = Scope::of(request, &outline);
+    scope.targets = previews::targets(config, &outline)?;
     let text = render::render(&projects, &outline, &template, &scope, &command)?;
     check_header(&template.shown, &text)?;
     let mut rendered = Rendered::new(out, shown, command, text)?;

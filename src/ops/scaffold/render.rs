@@ -19,12 +19,23 @@ use crate::wire::roles::{AuthMethod, IdentityType};
 struct Context {
     project_name: Option<String>,
     root_path: Option<&'static str>,
+    targets: Vec<String>,
+    paths: Vec<PathContext>,
     variables: Vec<Variable>,
     projects: Vec<ProjectContext>,
     branches: Vec<BranchContext>,
     endpoints: Vec<EndpointContext>,
     roles: Vec<RoleContext>,
     databases: Vec<DatabaseContext>,
+}
+
+/// A variable that stands for a project: its resource, or in a preview only its name.
+#[derive(Debug, Serialize)]
+struct PathContext {
+    name: String,
+    description: String,
+    default: String,
+    reference: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +135,11 @@ fn context(projects: &[Project], outline: &Outline, scope: &Scope) -> Context {
     let mut context = Context {
         project_name: scope.name.clone().filter(is_open),
         root_path: scope.root_path,
+        targets: scope.targets.clone(),
+        paths: match scope.targets.is_empty() {
+            true => Vec::new(),
+            false => projects.iter().map(path_context).collect(),
+        },
         variables: Vec::new(),
         projects: projects.iter().map(project_context).collect(),
         branches: Vec::new(),
@@ -166,6 +182,15 @@ fn project_path(project: &Project) -> String {
 
 fn branch_path(project: &Project, branch: &str) -> String {
     reference("resources.postgres_branches", &format!("{}.id", project.branch_key(branch)))
+}
+
+fn path_context(project: &Project) -> PathContext {
+    PathContext {
+        name: project.key(),
+        description: format!("Full name of the project {}", project.id),
+        default: format!("projects/{}", project.id),
+        reference: project_path(project),
+    }
 }
 
 fn project_context(project: &Project) -> ProjectContext {

@@ -1,4 +1,6 @@
-//! Deployments of projects that are named one at a time, kept apart: each has a folder of its own.
+//! Where the generated resources belong: which deployment, and which targets.
+//!
+//! Deployments of projects that are named one at a time are kept apart: each has a folder of its own.
 
 use super::Request;
 use crate::bundle::Outline;
@@ -8,13 +10,15 @@ pub(super) const VARIABLE: &str = "project_name";
 /// Folder of the deployment in the workspace, where the bundle says nothing.
 const ROOT_PATH: &str = "~/.bundle/${bundle.name}/${bundle.target}/${var.project_name}";
 
-/// What keeps the deployment of the named projects apart from those of others.
+/// What the generated file says beside the resources.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scope {
     /// Value of the variable; nothing when the projects are those of the whole bundle.
     pub(super) name: Option<String>,
     /// Folder of the deployment, when the bundle leaves it open.
     pub(super) root_path: Option<&'static str>,
+    /// Targets that hold the resources; all of them when there are none here.
+    pub(super) targets: Vec<String>,
 }
 
 impl Scope {
@@ -26,6 +30,7 @@ impl Scope {
         Scope {
             name: Some(request.projects.join("-")),
             root_path: outline.root_paths.is_empty().then_some(ROOT_PATH),
+            targets: Vec::new(),
         }
     }
 

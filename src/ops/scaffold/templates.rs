@@ -28,7 +28,7 @@ pub(crate) struct BuiltIn {
 pub(super) const LAKEBASE: &str = "lakebase.yml";
 
 /// All of them.
-const ALL: [BuiltIn; 6] = [
+const ALL: [BuiltIn; 7] = [
     BuiltIn {
         name: LAKEBASE,
         makes: "resources/lakebase.yml: projects, branches and endpoints",
@@ -58,6 +58,11 @@ const ALL: [BuiltIn; 6] = [
         name: "workflows/gc.yml",
         makes: "a workflow that runs gc each night",
         text: include_str!("../../../templates/workflows/gc.yml"),
+    },
+    BuiltIn {
+        name: "gitlab/lakeforge.yml",
+        makes: "the same jobs for GitLab CI",
+        text: include_str!("../../../templates/gitlab/lakeforge.yml"),
     },
 ];
 

@@ -210,8 +210,10 @@ fn from_apps(branches: &[String], config: &Config, outline: &Outline) -> Result<
 /// Returns the project whose branch an app uses: the one it names, else one called like the app;
 /// nothing for a project that another file of the bundle declares.
 fn project_of(app: &Attached, outline: &Outline) -> Option<String> {
-    let reference = app.branch.strip_prefix("${resources.postgres_projects.");
-    if let Some(key) = reference.and_then(|rest| rest.split('.').next()) {
+    let key = [("${resources.postgres_projects.", '.'), ("${var.", '}')].into_iter().find_map(
+        |(before, after)| app.branch.strip_prefix(before).and_then(|rest| rest.split(after).next()),
+    );
+    if let Some(key) = key {
         let id = key.strip_prefix(&project_key("")).map(|id| id.replace('_', "-"));
         return match id {
             _ if outline.keys.contains_key(key) => None,
