@@ -29,12 +29,12 @@ fn status(admin: &Admin, path: &str) -> u16 {
 #[test]
 fn destroy_deletes_what_was_deployed_and_nothing_else() {
     let forge = Forge::new();
-    bundle(&forge, "gone", &["destroy-gone"], &[("gone-app", App::Healthy)]);
+    bundle(&forge, "destroy-gone", &["destroy-gone"], &[("gone-app", App::Healthy)]);
     projects(&forge, "{destroy-gone: {prevent_destroy: false, branches: [dev]}}");
     forge.succeed("deploy");
     let admin = Admin::of(&forge);
     let record = |name| record(&admin, name);
-    let names: Vec<Value> = record("gone").unwrap()["resources"]
+    let names: Vec<Value> = record("destroy-gone").unwrap()["resources"]
         .as_array()
         .unwrap()
         .iter()
@@ -58,13 +58,13 @@ fn destroy_deletes_what_was_deployed_and_nothing_else() {
         delete  postgres_projects.lakebase_project_destroy_gone     projects/destroy-gone
         --- stderr
         → with the built-in engine, for the embedded workspace alone
-        → bundle `gone`, target `local`, [HOST]
+        → bundle `destroy-gone`, target `local`, [HOST]
         --- exit 0
         ");
     assert_snapshot!(forge.run("destroy --yes"), @r"
         --- stderr
         → with the built-in engine, for the embedded workspace alone
-        → bundle `gone`, target `local`, [HOST]
+        → bundle `destroy-gone`, target `local`, [HOST]
         error: a project or a precious branch goes only by name
           why: `projects/destroy-gone` takes its branches along: dev, production
           try: --confirm destroy-gone
@@ -74,11 +74,11 @@ fn destroy_deletes_what_was_deployed_and_nothing_else() {
     assert_snapshot!(forge.run("destroy --confirm destroy-gone"), @r"
         --- stderr
         → with the built-in engine, for the embedded workspace alone
-        → bundle `gone`, target `local`, [HOST]
+        → bundle `destroy-gone`, target `local`, [HOST]
         warning: delete apps.gone_app gone-app
         warning: delete postgres_branches.lakebase_branch_destroy_gone_dev projects/destroy-gone/branches/dev
         warning: delete postgres_projects.lakebase_project_destroy_gone projects/destroy-gone
-        error: needs consent: delete 3 resources and `/Workspace/Users/[ID]/.bundle/gone/local`?
+        error: needs consent: delete 3 resources and `/Workspace/Users/[ID]/.bundle/destroy-gone/local`?
           why: there is no terminal to ask
           try: add `--yes`
         --- exit 9
@@ -90,7 +90,7 @@ fn destroy_deletes_what_was_deployed_and_nothing_else() {
         deleted postgres_projects.lakebase_project_destroy_gone projects/destroy-gone
         --- stderr
         → with the built-in engine, for the embedded workspace alone
-        → bundle `gone`, target `local`, [HOST]
+        → bundle `destroy-gone`, target `local`, [HOST]
         Deleting apps.gone_app `gone-app`
         Deleting postgres_projects.lakebase_project_destroy_gone `projects/destroy-gone`
         --- exit 0
@@ -98,11 +98,11 @@ fn destroy_deletes_what_was_deployed_and_nothing_else() {
 
     assert_eq!(status(&admin, "apps/gone-app"), 404);
     assert_eq!(status(&admin, "postgres/projects/destroy-gone"), 404);
-    assert!(record("gone").is_none());
+    assert!(record("destroy-gone").is_none());
     assert_snapshot!(forge.run("destroy --yes"), @r"
         --- stderr
         → with the built-in engine, for the embedded workspace alone
-        → bundle `gone`, target `local`, [HOST]
+        → bundle `destroy-gone`, target `local`, [HOST]
         nothing is deployed here
         --- exit 0
         ");
@@ -111,13 +111,13 @@ fn destroy_deletes_what_was_deployed_and_nothing_else() {
 #[test]
 fn destroy_spares_what_is_guarded() {
     let forge = Forge::new();
-    bundle(&forge, "guard", &["destroy-guard"], &[("guard-app", App::Healthy)]);
+    bundle(&forge, "destroy-guard", &["destroy-guard"], &[("guard-app", App::Healthy)]);
     forge.succeed("deploy");
 
     assert_snapshot!(forge.run("destroy --yes --confirm destroy-guard"), @r"
         --- stderr
         → with the built-in engine, for the embedded workspace alone
-        → bundle `guard`, target `local`, [HOST]
+        → bundle `destroy-guard`, target `local`, [HOST]
         error: the deployment holds what must not be destroyed
           why: guarded by `lifecycle.prevent_destroy`: projects/destroy-guard
           try: deploy once with `prevent_destroy: false` for it in lakeforge.yml
