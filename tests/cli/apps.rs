@@ -81,8 +81,10 @@ pub(crate) fn bundle(forge: &Forge, name: &str, projects: &[&str], apps: &[(&str
     }
     forge.write("databricks.yml", &text);
     if !projects.is_empty() {
-        let list = projects.join(", ");
-        forge.write("lakeforge.yml", &format!("projects: [{list}]\nbranch: {{ttl: 1d}}\n"));
+        let list: Vec<String> =
+            projects.iter().map(|id| format!("{id}: {{endpoints: []}}")).collect();
+        let list = list.join(", ");
+        forge.write("lakeforge.yml", &format!("projects: {{{list}}}\nbranch: {{ttl: 1d}}\n"));
         forge.succeed("gen");
     }
 }

@@ -89,7 +89,7 @@ fn deploy_makes_roles_and_databases_on_every_branch() {
         forge.write(
             "lakeforge.yml",
             &format!(
-                "projects:\n  deploy-roles:\n    prevent_destroy: false\n    \
+                "projects:\n  deploy-roles:\n    prevent_destroy: false\n    endpoints: []\n    \
                  branches: [production, dev]\n    roles: {{keeper: {{login: none{more}}}}}\n    \
                  databases: {{orders: {{owner: keeper, name: orders_1}}}}\n"
             ),

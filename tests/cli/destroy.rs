@@ -30,7 +30,7 @@ fn status(admin: &Admin, path: &str) -> u16 {
 fn destroy_deletes_what_was_deployed_and_nothing_else() {
     let forge = Forge::new();
     bundle(&forge, "destroy-gone", &["destroy-gone"], &[("gone-app", App::Healthy)]);
-    projects(&forge, "{destroy-gone: {prevent_destroy: false, branches: [dev]}}");
+    projects(&forge, "{destroy-gone: {prevent_destroy: false, endpoints: [], branches: [dev]}}");
     forge.succeed("deploy");
     let admin = Admin::of(&forge);
     let record = |name| record(&admin, name);
@@ -140,7 +140,7 @@ fn destroy_takes_a_protected_branch_only_by_name() {
     forge.bundle(&["destroy-kept"]);
     projects(
         &forge,
-        "{destroy-kept: {prevent_destroy: false, branches: {dev: {protected: true}}}}",
+        "{destroy-kept: {prevent_destroy: false, endpoints: [], branches: {dev: {protected: true}}}}",
     );
     forge.succeed("deploy");
 
@@ -173,8 +173,8 @@ fn destroy_and_deploy_stop_when_the_inputs_say_something_else() {
     assert_snapshot!(forge.run("deploy"), @r"
         --- stderr
         error: lakeforge.yml and `resources/lakebase.yml` do not agree
-          why: only lakeforge.yml: projects/destroy-input/branches/new, projects/destroy-input/branches/new/endpoints/primary
-          why: only `resources/lakebase.yml`: projects/destroy-input/branches/old, projects/destroy-input/branches/old/endpoints/primary
+          why: only lakeforge.yml: projects/destroy-input/branches/new, projects/destroy-input/branches/new/endpoints/primary, projects/destroy-input/branches/new/endpoints/readonly
+          why: only `resources/lakebase.yml`: projects/destroy-input/branches/old, projects/destroy-input/branches/old/endpoints/primary, projects/destroy-input/branches/old/endpoints/readonly
           try: lakeforge gen
         --- exit 13
         ");
@@ -189,8 +189,8 @@ fn destroy_and_deploy_stop_when_the_inputs_say_something_else() {
         → with the built-in engine, for the embedded workspace alone
         → bundle `destroy-input`, target `local`, [HOST]
         error: the bundle and the last deployment ([TIME] by [ID]) do not agree
-          why: only the bundle: projects/destroy-input/branches/new, projects/destroy-input/branches/new/endpoints/primary
-          why: only the last deployment ([TIME] by [ID]): projects/destroy-input/branches/old, projects/destroy-input/branches/old/endpoints/primary
+          why: only the bundle: projects/destroy-input/branches/new, projects/destroy-input/branches/new/endpoints/primary, projects/destroy-input/branches/new/endpoints/readonly
+          why: only the last deployment ([TIME] by [ID]): projects/destroy-input/branches/old, projects/destroy-input/branches/old/endpoints/primary, projects/destroy-input/branches/old/endpoints/readonly
           try: --as-deployed
         --- exit 13
         ");
@@ -202,9 +202,9 @@ fn destroy_and_deploy_stop_when_the_inputs_say_something_else() {
 fn deploy_deletes_what_the_bundle_no_longer_has_after_consent() {
     let forge = Forge::new();
     forge.bundle(&["destroy-less"]);
-    projects(&forge, "{destroy-less: {branches: [dev, old]}}");
+    projects(&forge, "{destroy-less: {endpoints: [], branches: [dev, old]}}");
     forge.succeed("deploy");
-    projects(&forge, "{destroy-less: {branches: [dev, new]}}");
+    projects(&forge, "{destroy-less: {endpoints: [], branches: [dev, new]}}");
 
     assert_snapshot!(forge.run("deploy"), @r"
         --- stderr
@@ -246,7 +246,7 @@ fn deploy_deletes_what_the_bundle_no_longer_has_after_consent() {
 fn destroy_knows_what_another_machine_deployed() {
     let here = Forge::new();
     here.bundle(&["destroy-there"]);
-    projects(&here, "{destroy-there: {prevent_destroy: false}}");
+    projects(&here, "{destroy-there: {prevent_destroy: false, endpoints: []}}");
     here.succeed("deploy");
 
     let there = Forge::new();

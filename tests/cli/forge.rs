@@ -125,8 +125,10 @@ impl Forge {
                  targets: {{local: {{default: true, workspace: {{profile: local}}}}}}\n"
             ),
         );
-        let list = projects.join(", ");
-        self.write("lakeforge.yml", &format!("projects: [{list}]\nbranch: {{ttl: 1d}}\n"));
+        let list: Vec<String> =
+            projects.iter().map(|id| format!("{id}: {{endpoints: []}}")).collect();
+        let list = list.join(", ");
+        self.write("lakeforge.yml", &format!("projects: {{{list}}}\nbranch: {{ttl: 1d}}\n"));
     }
 
     /// Returns the test's folder.

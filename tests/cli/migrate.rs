@@ -47,7 +47,8 @@ fn deployed(projects: &[&str], commands: &[&str]) -> Forge {
 }
 
 fn configure(forge: &Forge, projects: &[&str], commands: &[&str]) {
-    let mut config = format!("projects: [{}]\nbranch: {{ttl: 1d}}\napps:\n", projects.join(", "));
+    let list: Vec<String> = projects.iter().map(|id| format!("{id}: {{endpoints: []}}")).collect();
+    let mut config = format!("projects: {{{}}}\nbranch: {{ttl: 1d}}\napps:\n", list.join(", "));
     for (project, command) in projects.iter().zip(commands) {
         let command = serde_json::to_string(command).unwrap();
         config.push_str(&format!(

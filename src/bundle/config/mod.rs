@@ -65,8 +65,8 @@ pub(crate) struct Project {
     pub(crate) prevent_destroy: bool,
     /// Branches, in the order of the file.
     pub(crate) branches: Vec<Branch>,
-    /// Endpoints of every branch.
-    pub(crate) endpoints: Vec<Endpoint>,
+    /// Endpoints of every branch, when something is said about them.
+    pub(crate) endpoints: Option<Vec<Endpoint>>,
     /// Roles of every branch.
     pub(crate) roles: Vec<Role>,
     /// Databases of every branch.
@@ -86,8 +86,8 @@ pub(crate) struct Branch {
     pub(crate) expiry: Expiry,
     /// Whether it is protected from deletion and reset.
     pub(crate) protected: bool,
-    /// Endpoints beside, or instead of, those of the project.
-    pub(crate) endpoints: Vec<Endpoint>,
+    /// Endpoints beside, or instead of, those of the project, when something is said about them.
+    pub(crate) endpoints: Option<Vec<Endpoint>>,
     /// Roles beside, or instead of, those of the project.
     pub(crate) roles: Vec<Role>,
     /// Databases beside, or instead of, those of the project.
@@ -236,7 +236,7 @@ gc: {prefix: pr-, grace: 24h, protected_names: [dev]}
         let lab = &config.projects[1];
         assert_eq!(lab.branches[0].expiry, Expiry::After(Ttl::from_secs(604_800)));
         assert_eq!(lab.branches[1].expiry, Expiry::Never);
-        assert_eq!(lab.endpoints[0].compute.max_cu, Some(1.0));
+        assert_eq!(lab.endpoints.as_ref().unwrap()[0].compute.max_cu, Some(1.0));
         assert_eq!(config.app("web", "shop").unwrap().health.as_deref(), Some("/healthz"));
         let migrate = config.apps[0].1.migrate.as_ref().unwrap();
         assert_eq!(migrate.directory, Path::new("/shop"));

@@ -156,8 +156,11 @@ impl Expiry {
     }
 }
 
-/// Reads `endpoints` of a project or branch.
-fn endpoints(node: &Node) -> Result<Vec<Endpoint>> {
+/// Reads `endpoints` of a project or branch, when they are there.
+fn endpoints(node: &Node) -> Result<Option<Vec<Endpoint>>> {
+    if node.get("endpoints").is_none() {
+        return Ok(None);
+    }
     let endpoints = list(node.get("endpoints"), |id, node| {
         node.only(keys::ENDPOINT)?;
         let kind = node.get("type");
@@ -174,7 +177,7 @@ fn endpoints(node: &Node) -> Result<Vec<Endpoint>> {
         Ok(Endpoint { id, place: node.key_place(), read_only, compute: Compute::read(node)? })
     })?;
     check_ids(endpoints.iter().map(|endpoint| (&endpoint.id, &endpoint.place)))?;
-    Ok(endpoints)
+    Ok(Some(endpoints))
 }
 
 impl Compute {

@@ -11,6 +11,8 @@ use crate::bundle::{
 use crate::error::{Error, Kind, Result};
 use crate::wire::names::{PRIMARY_ENDPOINT, ROOT_BRANCH, check_id};
 
+/// Endpoint for reading of a branch for which no endpoints are named.
+const READ_ENDPOINT: &str = "readonly";
 /// Branch of a project for which none is named.
 const DEFAULT_BRANCH: &str = "dev";
 
@@ -232,7 +234,10 @@ fn plain_branch(id: &str, origin: Origin) -> Branch {
         source: None,
         expiry: Expiry::Never,
         protected: false,
-        endpoints: vec![primary(Compute::default(), Origin::Default)],
+        endpoints: vec![
+            primary(Compute::default(), Origin::Default),
+            reader(Compute::default(), Origin::Default),
+        ],
         roles: Vec::new(),
         databases: Vec::new(),
     }
@@ -242,12 +247,30 @@ fn primary(compute: Compute, origin: Origin) -> BranchEndpoint {
     BranchEndpoint { id: PRIMARY_ENDPOINT.to_owned(), origin, read_only: false, compute }
 }
 
+fn reader(compute: Compute, origin: Origin) -> BranchEndpoint {
+    BranchEndpoint { id: READ_ENDPOINT.to_owned(), origin, read_only: true, compute }
+}
+
+/// Returns the endpoints of a branch, `said` being what its project and itself say about them: with
+/// one for reading unless others are named, or none at all (`endpoints: []`).
+fn endpoints(project: &bundle::Project, said: &[Option<&Vec<Endpoint>>]) -> Vec<BranchEndpoint> {
+    let origin = || Origin::File(project.place.clone());
+    let named = || said.iter().flatten().flat_map(|endpoints| endpoints.iter());
+    let is_none = said.iter().flatten().any(|endpoints| endpoints.is_empty());
+    let mut endpoints = vec![primary(project.compute, origin())];
+    if !is_none && named().all(|endpoint| endpoint.id == PRIMARY_ENDPOINT) {
+        endpoints.push(reader(project.compute, origin()));
+    }
+    for endpoint in named() {
+        add_endpoint(&mut endpoints, endpoint, project.compute);
+    }
+    endpoints
+}
+
 fn from_config(project: &bundle::Project) -> Project {
     let branch = |branch: &bundle::Branch| {
-        let mut endpoints = vec![primary(project.compute, Origin::File(project.place.clone()))];
-        for endpoint in project.endpoints.iter().chain(&branch.endpoints) {
-            add_endpoint(&mut endpoints, endpoint, project.compute);
-        }
+        let endpoints =
+            endpoints(project, &[project.endpoints.as_ref(), branch.endpoints.as_ref()]);
         Branch {
             id: branch.id.clone(),
             origin: Origin::File(branch.place.clone()),
@@ -262,10 +285,7 @@ fn from_config(project: &bundle::Project) -> Project {
     let mut branches: Vec<Branch> = project.branches.iter().map(branch).collect();
     if branches.is_empty() {
         let mut dev = plain_branch(DEFAULT_BRANCH, Origin::Default);
-        dev.endpoints = vec![primary(project.compute, Origin::File(project.place.clone()))];
-        for endpoint in &project.endpoints {
-            add_endpoint(&mut dev.endpoints, endpoint, project.compute);
-        }
+        dev.endpoints = endpoints(project, &[project.endpoints.as_ref()]);
         dev.roles.clone_from(&project.roles);
         dev.databases.clone_from(&project.databases);
         branches.push(dev);
