@@ -53,6 +53,11 @@ impl Fault {
         Fault::new(409, "ALREADY_EXISTS", message)
     }
 
+    /// Refuses what would be more than there may be: 400 `QUOTA_EXCEEDED`. The platform's own code is not known.
+    pub(crate) fn exhausted(message: impl Into<String>) -> Self {
+        Fault::new(400, "QUOTA_EXCEEDED", message)
+    }
+
     /// Says that other work on the same object has to finish first: 409, worded so that clients retry.
     pub(crate) fn busy(name: impl std::fmt::Display) -> Self {
         Fault::new(409, "ABORTED", format!("`{name}` is under reconciliation, try again later"))

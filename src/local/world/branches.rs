@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::databases::DatabaseRecord;
 use super::endpoints::EndpointRecord;
+use super::lineage::Source;
 use super::mask::{Fields, Mask};
 use super::operations::{empty, response};
 use super::projects::{KEPT_AFTER_DELETION, checked_id};
@@ -13,7 +14,6 @@ use super::roles::RoleRecord;
 use super::{PageRequest, Started, Work, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
-use crate::local::postgres::check_position;
 use crate::local::store::Shelf;
 use crate::wire::failure::Failure;
 use crate::wire::names::{BranchName, PRIMARY_ENDPOINT, ProjectName, ROOT_BRANCH};
@@ -24,6 +24,7 @@ use crate::wire::postgres::{
 /// Longest life of a branch that expires.
 const LONGEST_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 const MOST_BRANCHES: usize = 500;
+const MOST_PROTECTED: usize = 1;
 
 /// A branch as it is kept, with its endpoints, so that both change together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,23 +67,6 @@ pub(crate) struct BranchRecord {
     pub(crate) operation: Option<String>,
 }
 
-/// Where a branch comes from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Source {
-    /// Unique id of the branch it was copied from.
-    pub(crate) uid: String,
-    /// Id of that branch at that time.
-    pub(crate) id: String,
-    /// Moment that was asked for.
-    pub(crate) wanted_time: Option<Timestamp>,
-    /// Position that was asked for.
-    pub(crate) wanted_lsn: Option<String>,
-    /// Moment it really starts from.
-    pub(crate) time: Option<Timestamp>,
-    /// Position it really starts from.
-    pub(crate) lsn: Option<String>,
-}
-
 const FIELDS: Fields = Fields {
     leaves: &["spec.ttl", "spec.expire_time", "spec.no_expiry", "spec.is_protected"],
     groups: &[("spec.expiration", &["spec.ttl", "spec.expire_time", "spec.no_expiry"])],
@@ -119,9 +103,12 @@ impl World {
         if protected && expire_time.is_some() {
             return Err(Fault::bad_request("Protected branches cannot have an expiration date"));
         }
+        if protected {
+            self.check_protection(project)?;
+        }
         if self.live_uids_of(project).len() >= MOST_BRANCHES {
             let text = format!("the project has {MOST_BRANCHES} branches, the most there may be");
-            return Err(Fault::new(400, "QUOTA_EXCEEDED", text));
+            return Err(Fault::exhausted(text));
         }
         let source = self.source_of(project, spec, oldest, now)?;
         let copied = &self.branches[&source.uid];
@@ -139,85 +126,6 @@ impl World {
         let work = Work::CreateChild(branch.uid.clone());
         self.insert_branch(branch);
         Ok(Started { operation, work })
-    }
-
-    /// Returns the uid of the branch a creation copies; fails as [`World::create_branch`] would.
-    pub(crate) fn source_uid(&self, project: &str, spec: &BranchSpec) -> Answer<String> {
-        let project_record = self.project(project)?;
-        let id = match &spec.source_branch {
-            Some(source) if source.project != project => {
-                return Err(Fault::bad_request(
-                    "source_branch field must point to the branch from the same Project",
-                ));
-            }
-            Some(source) => &source.branch,
-            None => &project_record.default_branch,
-        };
-        Ok(self.branch(project, id)?.uid.clone())
-    }
-
-    fn source_of(
-        &self,
-        project: &str,
-        spec: &BranchSpec,
-        oldest: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Answer<Source> {
-        let source = &self.branches[&self.source_uid(project, spec)?];
-        if source.operation.is_some() {
-            return Err(Fault::busy(source.name()));
-        }
-        if source.expire_time.is_some() {
-            return Err(Fault::bad_request(
-                "Branches with an expiration date cannot have child branches",
-            ));
-        }
-        if spec.source_branch_time.is_some() && spec.source_branch_lsn.is_some() {
-            return Err(Fault::invalid(
-                "only one of source_branch_time and source_branch_lsn can be set",
-            ));
-        }
-        if let Some(wanted) = spec.source_branch_time {
-            self.check_moment(project, "source_branch_time", wanted, oldest, now)?;
-        }
-        if let Some(wanted) = &spec.source_branch_lsn {
-            let wrong = |why| Fault::invalid(format!("Invalid source_branch_lsn: {why}"));
-            check_position(wanted).map_err(wrong)?;
-        }
-        Ok(Source {
-            uid: source.uid.clone(),
-            id: source.id.clone(),
-            wanted_time: spec.source_branch_time,
-            wanted_lsn: spec.source_branch_lsn.clone(),
-            time: None,
-            lsn: None,
-        })
-    }
-
-    /// Refuses a moment in the future or outside the history that `project` keeps; `field` asked for it.
-    pub(super) fn check_moment(
-        &self,
-        project: &str,
-        field: &str,
-        wanted: Timestamp,
-        oldest: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Answer<()> {
-        // Records keep whole milliseconds: `now` may lie a little before the moment a client calls now.
-        if wanted > now + SignedDuration::from_millis(1) {
-            return Err(Fault::invalid(format!("{field} must not be in the future")));
-        }
-        let retention = self.project(project)?.history_retention_duration.0;
-        let retained = now
-            .checked_sub(SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX))
-            .unwrap_or(Timestamp::MIN);
-        let first = oldest.map_or(retained, |oldest| oldest.max(retained));
-        if wanted < first {
-            return Err(Fault::invalid(format!(
-                "{field} {wanted} is outside the history of the source branch, which begins at {first}"
-            )));
-        }
-        Ok(())
     }
 
     /// Returns a branch as it goes over the wire.
@@ -285,6 +193,9 @@ impl World {
                 return Err(Fault::bad_request(text));
             }
         }
+        if protected && !branch.protected {
+            self.check_protection(&name.project)?;
+        }
         self.with_branch(&uid, |branch| {
             branch.protected = protected;
             branch.expire_time = expire_time;
@@ -293,6 +204,17 @@ impl World {
         let answer = response(&self.get_branch(name)?);
         let operation = self.finished("Branch", name, answer, now);
         Ok(Started { operation, work: Work::Nothing })
+    }
+
+    /// Refuses to protect one more branch of a project.
+    ///
+    /// Source: limits of the Terraform provider's documentation, read 2026-08.
+    fn check_protection(&self, project: &str) -> Answer<()> {
+        let uids = self.live_uids_of(project);
+        if uids.iter().filter(|uid| self.branches[*uid].protected).count() < MOST_PROTECTED {
+            return Ok(());
+        }
+        Err(Fault::exhausted("the project has 1 protected branch, the most there may be"))
     }
 
     /// Deletes a branch: for good with `purge`, else so that it can be undeleted.

@@ -13,6 +13,8 @@ use crate::wire::names::{BranchName, DEFAULT_DATABASE, DEFAULT_DATABASE_ID};
 use crate::wire::postgres::Body;
 use crate::wire::roles::{Database, DatabaseList, DatabaseSpec, DatabaseStatus};
 
+const MOST_DATABASES: usize = 500;
+
 const DATABASE_FIELDS: Fields =
     Fields { leaves: &["spec.postgres_database", "spec.role"], groups: &[], lists: &[] };
 
@@ -83,6 +85,10 @@ impl World {
             let (target, change) =
                 (Target::Database(known.id.clone()), known.change(Some(database), Some(owner)));
             return Ok(self.begin_catalog(name, target, change, now));
+        }
+        if branch.databases.len() >= MOST_DATABASES {
+            let text = format!("the branch has {MOST_DATABASES} databases, the most there may be");
+            return Err(Fault::exhausted(text));
         }
         let mut ids = Ids(branch.databases.iter().map(|database| database.id.clone()).collect());
         let id = id.map_or_else(|| ids.draw("db", &database), str::to_owned);

@@ -138,7 +138,7 @@ impl World {
 
     /// Refuses one more read-only endpoint where the documented limits are reached.
     fn check_room(&self, branch: &BranchRecord) -> Answer<()> {
-        let full = |text: String| Err(Fault::new(400, "QUOTA_EXCEEDED", text));
+        let full = |text: String| Err(Fault::exhausted(text));
         if branch.endpoints.len() > MOST_READERS {
             return full(format!("the branch has {MOST_READERS} read-only endpoints, the most"));
         }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::branches::{BranchRecord, Source};
+use super::branches::BranchRecord;
+use super::lineage::Source;
 use super::mask::{Fields, Mask};
 use super::projects::{ProjectBody, ProjectRecord};
 use super::{Caller, PageRequest, Started, Work, World};

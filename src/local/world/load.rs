@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::apps::DeploymentRecord;
+use super::deployments::{DeploymentRecord, deployment_uid, id_of};
 use super::operations::{empty, response};
 use super::{OperationRecord, Settings, Work, World};
 use crate::error::Result;
@@ -62,7 +62,7 @@ impl World {
             if self.apps.contains_key(&app) {
                 self.deployments.entry(app).or_default().push(deployment);
             } else {
-                let uid = super::apps::deployment_uid(&app, &super::apps::id_of(&deployment));
+                let uid = deployment_uid(&app, &id_of(&deployment));
                 self.touch(Shelf::Deployments, uid);
             }
         }

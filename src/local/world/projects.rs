@@ -148,7 +148,7 @@ impl World {
         }
         if self.projects.len() >= MOST_PROJECTS {
             let text = format!("the workspace has {MOST_PROJECTS} projects, the most there may be");
-            return Err(Fault::new(400, "QUOTA_EXCEEDED", text));
+            return Err(Fault::exhausted(text));
         }
         let ProjectBody { spec, initial_branch_spec, initial_endpoint_spec } = body;
         self.check_version(spec.pg_version)?;

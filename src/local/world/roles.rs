@@ -16,6 +16,8 @@ use crate::wire::roles::{
     Attributes, AuthMethod, IdentityType, Membership, Role, RoleList, RoleSpec, RoleStatus,
 };
 
+const MOST_ROLES: usize = 500;
+
 const ROLE_FIELDS: Fields = Fields {
     leaves: &[
         "spec.membership_roles",
@@ -145,6 +147,10 @@ impl World {
             let change =
                 CatalogChange::AlterRole { role, administrator: Some(administrator), attributes };
             return Ok(self.begin_catalog(name, Target::Role(id), change, now));
+        }
+        if branch.roles.len() >= MOST_ROLES {
+            let text = format!("the branch has {MOST_ROLES} roles, the most there may be");
+            return Err(Fault::exhausted(text));
         }
         let id = match id {
             Some(id) => id.to_owned(),

@@ -10,6 +10,7 @@ use crate::local::store::Store;
 use crate::wire::names::{BranchName, ProjectName};
 use crate::wire::postgres::{BranchSpec, BranchState, EndpointSpec, EndpointState};
 
+mod limits;
 mod readers;
 
 fn now() -> Timestamp {
