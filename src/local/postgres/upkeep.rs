@@ -159,12 +159,18 @@ async fn forget(engine: &Engine, cluster: &Cluster) -> Result<()> {
 }
 
 /// Returns which bases to keep, given their ends and starts with the oldest first: the newest that
-/// `horizon` can be reached from, all after it, and of too many those that leave the smallest gaps.
+/// `horizon` can be reached from, all after it, and of too many not those whose neighbours are close for
+/// how far back they are: the recent past is asked for most, and waits least.
 fn kept(bases: &[(Timestamp, Lsn)], horizon: Timestamp) -> Vec<usize> {
     let first = bases.iter().rposition(|(end, _)| *end <= horizon).unwrap_or(0);
     let mut keep: Vec<usize> = (first..bases.len()).collect();
     while keep.len() > MOST_BASES {
-        let gap = |middle: usize| bases[keep[middle + 1]].1.0 - bases[keep[middle - 1]].1.0;
+        let position = |at: usize| bases[keep[at]].1.0;
+        let newest = position(keep.len() - 1);
+        let gap = |middle: usize| {
+            let back = (newest - position(middle)).max(1);
+            (position(middle + 1) - position(middle - 1)).saturating_mul(1000) / back
+        };
         let Some(least) = (1..keep.len() - 1).min_by_key(|middle| gap(*middle)) else { break };
         keep.remove(least);
     }
@@ -201,6 +207,21 @@ mod tests {
         assert_eq!(kept(&bases(&[10, 20, 30, 40]), horizon), [1, 2, 3]);
         assert_eq!(kept(&bases(&[30, 40]), horizon), [0, 1]);
         assert_eq!(kept(&bases(&[10]), horizon), [0]);
+    }
+
+    #[test]
+    fn bases_are_closest_in_the_recent_past() {
+        let mut taken: Vec<u64> = Vec::new();
+        for position in 1..=1000 {
+            taken.push(position);
+            let kept = kept(&bases(&taken), Timestamp::from_second(0).unwrap());
+            taken = kept.into_iter().map(|index| taken[index]).collect();
+        }
+
+        assert_eq!((taken.len(), taken[0], taken[MOST_BASES - 1]), (MOST_BASES, 1, 1000));
+        let gaps: Vec<u64> = taken.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.is_sorted_by(|older, newer| older >= newer), "{taken:?}");
+        assert!(gaps[MOST_BASES - 2] <= 4, "{taken:?}");
     }
 
     #[test]
