@@ -204,10 +204,11 @@ impl Show for Status {
             ("postgres", self.postgres_version.clone()),
             ("projects", self.projects.map(|count| count.to_string())),
             ("branches", self.branches.map(|count| count.to_string())),
+            ("awake", self.awake.map(|count| count.to_string())),
             ("apps", self.apps.map(|count| count.to_string())),
             ("ca", self.certificate_file.as_ref().map(|file| file.display().to_string())),
             ("data", Some(self.data_folder.display().to_string())),
-            ("disk", Some(format!("{} MB", self.disk_bytes / 1_000_000))),
+            ("disk", self.disk_bytes.map(|bytes| format!("{} MB", bytes / 1_000_000))),
         ];
         for (name, value) in rows {
             if let Some(value) = value {

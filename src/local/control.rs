@@ -53,8 +53,10 @@ pub(crate) struct Status {
     pub(crate) branches: Option<u64>,
     /// Apps.
     pub(crate) apps: Option<u64>,
-    /// Bytes on disk.
-    pub(crate) disk_bytes: u64,
+    /// Computes that run; a suspended one is no process.
+    pub(crate) awake: Option<u64>,
+    /// Bytes on disk; not counted by a start, which has better things to do.
+    pub(crate) disk_bytes: Option<u64>,
 }
 
 /// Starts a server in the background, unless one runs, and waits until it answers.
@@ -64,14 +66,14 @@ pub(crate) async fn start(options: &Options, executable: &Path) -> Result<(Statu
     let layout = Layout::new(&options.data);
     while layout.holder()?.is_some() {
         if await_answer(&layout, None).await? {
-            return Ok((status(&options.data).await?, false));
+            return Ok((describe(&options.data).await?, false));
         }
         // It was killed or stopping, and let go of the folder only now.
     }
     layout.make()?;
     let mut child = spawn(&layout, options, executable)?;
     if await_answer(&layout, Some(&mut child)).await? {
-        return Ok((status(&options.data).await?, true));
+        return Ok((describe(&options.data).await?, true));
     }
     Err(Error::new(Kind::Failed, "the embedded workspace ended while starting")
         .hint(format!("its log: {}", layout.server_log().display())))
@@ -219,6 +221,14 @@ async fn answers(serving: &Serving) -> bool {
 /// Returns what is known of the workspace in `data`, whether it runs or not.
 pub(crate) async fn status(data: &Path) -> Result<Status> {
     let layout = Layout::new(data);
+    let disk = tokio::task::spawn_blocking(move || layout.disk_bytes());
+    let (status, disk) = tokio::join!(describe(data), disk);
+    Ok(Status { disk_bytes: disk.ok(), ..status? })
+}
+
+/// Returns what is quickly known of the workspace in `data`.
+async fn describe(data: &Path) -> Result<Status> {
+    let layout = Layout::new(data);
     let pid = layout.holder()?;
     let serving = layout.announced().filter(|_| pid.is_some());
     let document = match &serving {
@@ -229,8 +239,6 @@ pub(crate) async fn status(data: &Path) -> Result<Status> {
     let number = |key: &str| document.as_ref()?.get(key)?.as_u64();
     let (version, postgres_version) = (text("version"), text("postgres_version"));
     let (projects, branches, apps) = (number("projects"), number("branches"), number("apps"));
-    let counted = layout.clone();
-    let disk = tokio::task::spawn_blocking(move || counted.disk_bytes()).await;
     Ok(Status {
         running: document.is_some(),
         host: serving.map(|serving| serving.host),
@@ -243,7 +251,8 @@ pub(crate) async fn status(data: &Path) -> Result<Status> {
         projects,
         branches,
         apps,
-        disk_bytes: disk.unwrap_or(0),
+        awake: number("awake"),
+        disk_bytes: None,
     })
 }
 

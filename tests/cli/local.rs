@@ -67,6 +67,7 @@ fn status_of_a_stopped_workspace_is_an_answer_and_no_failure() {
           "projects": null,
           "branches": null,
           "apps": null,
+          "awake": null,
           "disk_bytes": 0
         }
         --- exit 0

@@ -64,6 +64,7 @@ async fn status(State(workspace): Shared, By(caller): By) -> Reply {
         "certificate_file": workspace.authority.certificate(),
         "projects": projects,
         "branches": branches,
+        "awake": workspace.postgres.count_awake(),
         "apps": apps,
     })))
 }

@@ -240,6 +240,11 @@ impl Postgres {
         self.0.cluster(cluster).is_ok_and(|found| found.wanted() && found.address().is_some())
     }
 
+    /// Returns how many computes run, whatever for.
+    pub(crate) fn count_awake(&self) -> usize {
+        locked(&self.0.clusters).values().filter(|cluster| cluster.address().is_some()).count()
+    }
+
     /// Makes sure that `role` can log in to `cluster` and has `access`.
     pub(crate) async fn ensure_login(
         &self,

@@ -265,7 +265,9 @@ async fn a_killed_compute_wakes_with_everything_committed() {
 async fn a_pid_file_that_was_cut_off_keeps_nothing_from_starting() {
     let bench = bench().await;
     bench.root_with_notes().await;
+    assert_eq!(bench.engine.count_awake(), 1);
     bench.engine.suspend("root").await.unwrap();
+    assert_eq!(bench.engine.count_awake(), 0);
     let data = bench.engine.0.cluster("root").unwrap().data();
     std::fs::write(data.join("postmaster.pid"), "").unwrap();
 
