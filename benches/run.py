@@ -44,7 +44,7 @@ def main() -> None:
         cold_starts(folder)
         generation(folder)
         lakeforge("local", "start", "--port", "0")
-        branches(folder, "small", scale=4, times=5)
+        branches(folder, "small", scale=4, times=5, long=big)
         if big:
             branches(folder, "gigabyte", scale=66, times=3)
             branches(folder, "large", scale=333, times=3)
@@ -69,7 +69,7 @@ def cold_starts(folder: Path) -> None:
     row("lakeforge gen", gen, f"{gen / shell:.1f} x sh")
 
 
-def branches(folder: Path, project: str, scale: int, times: int) -> None:
+def branches(folder: Path, project: str, scale: int, times: int, long: bool = False) -> None:
     bench = folder / project
     bench.mkdir()
     (bench / "databricks.yml").write_text(
@@ -87,6 +87,7 @@ def branches(folder: Path, project: str, scale: int, times: int) -> None:
         ["lakeforge", "-q", "creds", "exec", source, "--", pgbench, "-n", "-c", "1", "-T", "3000", "-R", "100"],
         cwd=bench, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
+    begun = time.monotonic()
     time.sleep(15)
     # The first one also says how a branch goes that nothing was made ready for.
     first = median(1, lambda: lakeforge("branch", "create", "first", "--project", project, cwd=bench))
@@ -94,6 +95,11 @@ def branches(folder: Path, project: str, scale: int, times: int) -> None:
     created = spaced(times, lambda n: lakeforge("branch", "create", f"b{n}", "--project", project, cwd=bench))
     restored = spaced(times, lambda n: lakeforge(
         "branch", "restore", f"r{n}", "--at", "10 seconds ago", "--project", project, cwd=bench))
+    old = None
+    if long:
+        time.sleep(max(0.0, begun + 620 - time.monotonic()))
+        old = spaced(3, lambda n: lakeforge(
+            "branch", "restore", f"o{n}", "--at", "10 minutes ago", "--project", project, cwd=bench))
     load.terminate()
     load.wait()
     woken = statistics.median([wake(project, bench) for _ in range(times)])
@@ -102,12 +108,15 @@ def branches(folder: Path, project: str, scale: int, times: int) -> None:
             backup = spaced(min(times, 3), plain.base_backup)
         dump = median(1, plain.dump)
         template = spaced(min(times, 3), plain.template)
-    for name in ["first", *(f"{kind}{n}" for kind in "br" for n in range(1, times + 1))]:
+    names = ["first", *(f"{kind}{n}" for kind in "br" for n in range(1, times + 1))]
+    for name in names + ([f"o{n}" for n in range(1, 4)] if long else []):
         lakeforge("branch", "delete", f"{project}/{name}", "--yes", cwd=bench)
     heading(f"Branch of a {int(size) / 1e6:.0f} MB database under write load, until its first query (median of {times})")
     row("lakeforge branch create", created, f"{created / REPORTED_BRANCH:.2f} x the real service's reported {REPORTED_BRANCH} s")
     row("lakeforge branch create, the first", first, f"{first / created:.2f} x branch create")
     row("lakeforge branch restore (10 s ago)", restored, f"{restored / REPORTED_RESTORE:.2f} x the real service's reported {REPORTED_RESTORE} s")
+    if old:
+        row("lakeforge branch restore (10 min ago)", old, f"{old / restored:.2f} x ten seconds ago")
     row("connecting to a suspended branch", woken, "without load")
     row("pg_basebackup and start", backup, f"{backup / created:.2f} x branch create")
     row("createdb -T (no load, no past)", template, f"{template / created:.2f} x branch create")
@@ -152,14 +161,15 @@ def many_branches(project: str, count: int) -> None:
     data = Path(os.environ["LAKEFORGE_LOCAL_DIR"])
     folder = data / "objects" / "branches"
     records = [(path, json.loads(path.read_text())) for path in folder.glob("*.json")]
-    path, record = next((path, record) for path, record in records if record["project"] == project)
+    whole = (project, "production")
+    path, record = next(found for found in records if (found[1]["project"], found[1]["id"]) == whole)
     cluster = data / "postgres" / "clusters" / path.stem / "cluster.json"
     for number in range(count):
         uid = f"br-bench-{number:08}"
         endpoints = [
             {**endpoint, "uid": f"ep-bench-{number:08}", "address": None} for endpoint in record["endpoints"]
         ]
-        copied = {**record, "uid": uid, "id": f"n{number}", "default": False, "endpoints": endpoints}
+        copied = {**record, "uid": uid, "id": f"n{number}", "endpoints": endpoints}
         (folder / f"{uid}.json").write_text(json.dumps(copied))
         copy_of = data / "postgres" / "clusters" / uid
         copy_of.mkdir()
