@@ -145,7 +145,9 @@ fn rewrite(headers: &mut HeaderMap, gateway: &Gateway, caller: &Caller, upgrade:
         headers.remove(name);
     }
     let workspace = &gateway.workspace;
-    let token = workspace.keys.access_token(&caller.user_name, workspace.token_time());
+    let scopes = workspace.read(|world| world.user_scopes(&gateway.app)).join(" ");
+    let now = workspace.token_time();
+    let token = workspace.keys.scoped_token(&caller.user_name, &scopes, now);
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     let known = [
         ("x-forwarded-email", caller.user_name.clone()),

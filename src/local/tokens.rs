@@ -23,6 +23,8 @@ use crate::wire::names::EndpointName;
 
 /// Life of a workspace access token.
 pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(3600);
+/// Scope of a token that is good for everything.
+pub(crate) const EVERYTHING: &str = "all-apis";
 /// Audience of database credentials.
 const DATABASE: &str = "lakebase";
 
@@ -100,8 +102,13 @@ impl Keys {
 
     /// Mints a workspace access token for the identity `user`.
     pub(crate) fn access_token(&self, user: &str, now: Timestamp) -> Secret<String> {
+        self.scoped_token(user, EVERYTHING, now)
+    }
+
+    /// Mints a workspace access token that is good for `scope` alone: words with blanks between them.
+    pub(crate) fn scoped_token(&self, user: &str, scope: &str, now: Timestamp) -> Secret<String> {
         let expires = now + ACCESS_LIFE;
-        self.sign(&self.claims(&self.audience, user, "all-apis", now, expires))
+        self.sign(&self.claims(&self.audience, user, scope, now, expires))
     }
 
     /// Mints a database credential for one identity and `endpoints`, each with its uid.
@@ -118,9 +125,10 @@ impl Keys {
         self.sign(&claims)
     }
 
-    /// Returns the identity a workspace access token is for.
-    pub(crate) fn holder(&self, token: &str, now: Timestamp) -> Result<String, Refused> {
-        Ok(self.verify(token, &self.audience, now)?.sub)
+    /// Returns the identity a workspace access token is for, and its scope.
+    pub(crate) fn holder(&self, token: &str, now: Timestamp) -> Result<(String, String), Refused> {
+        let claims = self.verify(token, &self.audience, now)?;
+        Ok((claims.sub, claims.scope))
     }
 
     /// Returns the identity that a database credential is for; refuses one that is not for this endpoint.
@@ -267,7 +275,7 @@ mod tests {
 
         assert_eq!(
             again.holder(token.expose(), Timestamp::now()),
-            Ok("ada@example.test".to_owned())
+            Ok(("ada@example.test".to_owned(), EVERYTHING.to_owned()))
         );
         assert_eq!(again.key_set(), keys.key_set());
     }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.request
 from urllib.error import HTTPError
 
+from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import (
     AlreadyExists,
     BadRequest,
     InvalidParameterValue,
     NotFound,
     OperationFailed,
+    PermissionDenied,
     ResourceDoesNotExist,
 )
 from databricks.sdk.service import apps
@@ -27,6 +30,7 @@ class Answer(BaseHTTPRequestHandler):
         names = ("GREETING", "DATABRICKS_APP_NAME", "PGHOST", "PGUSER", "PGDATABASE", "DATABRICKS_CLIENT_ID")
         body = {name: os.environ.get(name) for name in names}
         body["email"] = self.headers.get("X-Forwarded-Email")
+        body["token"] = self.headers.get("X-Forwarded-Access-Token")
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
@@ -141,6 +145,24 @@ class Apps(Case):
         while not done():
             self.assertLess(time.monotonic(), end, "it did not come true")
             time.sleep(0.1)
+
+    def test_a_forwarded_token_is_its_users_and_good_for_what_the_app_asked_for(self) -> None:
+        self.project()
+        me = self.w.current_user.me().user_name
+        mine = self.w.config.oauth_token().access_token
+        for name, scopes, reaches in (("scoped", ["sql"], False), ("allowed", ["postgres"], True)):
+            app = self.create(name, user_api_scopes=scopes)
+            self.deploy(name)
+            forwarded = json.loads(self.ask(app.url, mine))["token"]
+            client = WorkspaceClient(host=self.w.config.host, token=forwarded, auth_type="pat")
+            self.assertNotEqual(forwarded, mine)
+            self.assertEqual(client.current_user.me().user_name, me)
+            if reaches:
+                self.assertTrue(list(client.postgres.list_projects()))
+                continue
+            lacking = "^Provided OAuth token does not have required scopes: postgres"
+            with self.refused(PermissionDenied, "PERMISSION_DENIED", lacking):
+                list(client.postgres.list_projects())
 
     def test_an_app_without_compute_is_stopped_until_it_is_started(self) -> None:
         with self.assertRaises(OperationFailed):

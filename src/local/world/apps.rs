@@ -147,6 +147,16 @@ impl World {
         })
     }
 
+    /// Returns what the token is good for that the gateway of an app forwards for its user.
+    ///
+    /// Source of the scopes every app has: product documentation, "Configure authorization in a
+    /// Databricks app", read 2026-08.
+    pub(crate) fn user_scopes(&self, name: &str) -> Vec<String> {
+        let asked = self.apps.get(name).map_or(&[][..], |app| &app.user_api_scopes);
+        let always = ["iam.access-control:read", "iam.current-user:read"].map(str::to_owned);
+        [&always, asked].concat()
+    }
+
     /// Returns an app as it goes over the wire.
     pub(crate) fn get_app(&self, name: &str) -> Answer<Value> {
         Ok(self.wire_app(self.app(name)?))

@@ -8,6 +8,7 @@ use super::World;
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
 use crate::local::store::Shelf;
+use crate::local::tokens::EVERYTHING;
 use crate::secret::Secret;
 
 /// Login name of the service principal that the profile `local` is.
@@ -57,6 +58,15 @@ pub(crate) struct Caller {
     pub(crate) admin: bool,
     /// The app it belongs to.
     pub(crate) app: Option<String>,
+    /// What its token is good for: words with blanks between them.
+    pub(crate) scope: String,
+}
+
+impl Caller {
+    /// Returns whether its token is good for `scope`.
+    pub(crate) fn may_use(&self, scope: &str) -> bool {
+        self.scope.split(' ').any(|held| held == EVERYTHING || held == scope)
+    }
 }
 
 impl World {
@@ -239,6 +249,7 @@ impl IdentityRecord {
             kind: self.kind,
             admin: self.admin,
             app: self.app.clone(),
+            scope: EVERYTHING.to_owned(),
         }
     }
 

@@ -7,6 +7,7 @@ use super::identities::IdentityKind;
 use super::*;
 use crate::local::fault::Fault;
 use crate::local::store::Store;
+use crate::local::tokens::EVERYTHING;
 use crate::wire::names::{BranchName, ProjectName};
 use crate::wire::postgres::{BranchSpec, BranchState, EndpointSpec, EndpointState};
 
@@ -27,6 +28,7 @@ fn ada() -> Caller {
         kind: IdentityKind::User,
         admin: true,
         app: None,
+        scope: EVERYTHING.to_owned(),
     }
 }
 
@@ -454,6 +456,7 @@ fn callers_may_do_what_they_were_granted() {
         admin: false,
         kind: IdentityKind::User,
         app: None,
+        scope: EVERYTHING.to_owned(),
     };
     assert_eq!(refusal(world.require_use(&eve, "shop")).0, 403);
     let grant = |level: &str| {
