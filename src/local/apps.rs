@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub(crate) use self::leftovers::end_all as end_leftovers;
 use super::postgres::Access;
 use super::workspace::Workspace;
 use super::world::{Attachment, Launch, id_of};

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::layout::{Layout, Serving};
-use super::loopback;
 use super::serve::Options;
+use super::{apps, loopback, postgres};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::secret::Secret;
 
@@ -256,18 +256,21 @@ async fn describe(data: &Path) -> Result<Status> {
     })
 }
 
-/// Stops the server of `data` and waits until it is gone. Returns whether one ran.
+/// Stops the server of `data` and waits until it is gone, with all that it started. Returns whether one ran.
 pub(crate) async fn stop(data: &Path) -> Result<bool> {
     let layout = Layout::new(data);
-    let Some(pid) = layout.holder()? else {
-        layout.retract();
-        return Ok(false);
-    };
+    let ran = end_server(&layout).await?;
+    end_leftovers(&layout).await?;
+    Ok(ran)
+}
+
+async fn end_server(layout: &Layout) -> Result<bool> {
+    let Some(pid) = layout.holder()? else { return Ok(false) };
     let asked = match layout.announced() {
-        Some(serving) => asked(&layout, &serving, Method::POST, "/lakeforge/stop").await.is_ok(),
+        Some(serving) => asked(layout, &serving, Method::POST, "/lakeforge/stop").await.is_ok(),
         None => false,
     };
-    if asked && gone(&layout).await? {
+    if asked && gone(layout).await? {
         return Ok(true);
     }
     // It holds the lock, so the number is still that server's.
@@ -277,11 +280,25 @@ pub(crate) async fn stop(data: &Path) -> Result<bool> {
         // Gone meanwhile is what is wanted.
         let _ = kill_process(process, Signal::TERM);
     }
-    if gone(&layout).await? {
+    if gone(layout).await? {
         return Ok(true);
     }
     Err(Error::new(Kind::TimedOut, format!("the embedded workspace (process {pid}) does not stop"))
         .hint(format!("its log: {}", layout.server_log().display())))
+}
+
+/// Ends what outlived a killed server; one that was started since does so itself.
+async fn end_leftovers(layout: &Layout) -> Result<()> {
+    if !layout.postgres().exists() {
+        return Ok(());
+    }
+    let _lock = match layout.lock() {
+        Err(error) if error.kind() == Kind::Conflict => return Ok(()),
+        lock => lock?,
+    };
+    layout.retract();
+    apps::end_leftovers(&layout.apps());
+    postgres::end_leftovers(&layout.postgres()).await
 }
 
 async fn gone(layout: &Layout) -> Result<bool> {

@@ -13,6 +13,8 @@ use crate::apps::{App, bundle};
 use crate::forge::Forge;
 use crate::http::{Admin, send};
 use crate::own::{self, Own, within};
+#[cfg(target_os = "linux")]
+use crate::processes;
 
 #[test]
 fn start_leaves_a_running_workspace_alone() {
@@ -241,6 +243,33 @@ fn reset_asks_and_then_deletes_everything() {
         nothing to delete: [DATA] is not there
         --- exit 0
         "#);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn stop_and_reset_of_a_killed_workspace_leave_nothing_of_it() {
+    let forge = Own::start();
+    bundle(&forge, "left", &["left"], &[]);
+    forge.succeed("deploy");
+
+    for end in ["local stop", "local reset --yes"] {
+        forge.succeed("local start");
+        forge.sql("left/production", "select 1");
+        let server = own::server(&forge);
+        let below = processes::below(server);
+        let computes = processes::postmasters(&below);
+        let sockets = computes.first().and_then(|compute| compute.sockets()).unwrap();
+        assert!(sockets.exists(), "{}", sockets.display());
+        computes.iter().for_each(|compute| own::kill_if_there(compute.pid));
+        own::kill(server);
+
+        // The killed server may still be on its way out.
+        forge.succeed(end);
+
+        assert!(!sockets.exists(), "{} is left after {end}", sockets.display());
+        assert!(within(Duration::from_secs(60), || processes::working_in(forge.data()).is_empty()));
+    }
+    assert!(!forge.data().exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The system account Postgres runs as: our own, or a lesser one when we are root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::error::{Error, Kind, Result};
@@ -65,6 +65,11 @@ impl Account {
         self.own(folder)
     }
 
+    /// Says whether this is a lesser account than our own.
+    pub(super) fn is_lesser(&self) -> bool {
+        self.change.is_some()
+    }
+
     /// Checks that this account can reach `folder`.
     ///
     /// Fails with `Usage` naming the folder above it that keeps the account out.
@@ -96,43 +101,4 @@ impl Account {
 fn number_of(which: &str, name: &str) -> Option<u32> {
     let output = Command::new("id").args([which, name]).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
-}
-
-/// Returns a short private folder for the sockets of the data folder `data`, creating it.
-///
-/// Socket paths are limited to about 100 bytes, so the folder is not inside `data`.
-pub(super) fn socket_folder(account: &Account, data: &Path) -> Result<PathBuf> {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(data.as_os_str().as_encoded_bytes());
-    let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let mut parent = std::env::temp_dir();
-    if account.change.is_some() || parent.as_os_str().len() > 60 {
-        parent = PathBuf::from("/tmp");
-    }
-    let folder = parent.join(format!("lakeforge-{}-{name}", account.user()));
-    claim(account, &folder)?;
-    Ok(folder)
-}
-
-/// Creates the socket folder, or checks that the one there is ours alone.
-pub(super) fn claim(account: &Account, folder: &Path) -> Result<()> {
-    match std::fs::create_dir(folder) {
-        Ok(()) => return Ok(account.create_folder(folder)?),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            return Err(Error::new(
-                Kind::Failed,
-                format!("could not create `{}`", folder.display()),
-            )
-            .why(error.to_string()));
-        }
-    }
-    let facts = std::fs::symlink_metadata(folder)?;
-    let ours = facts.uid() == account.user() || facts.uid() == rustix::process::geteuid().as_raw();
-    if facts.is_dir() && ours {
-        return Ok(account.create_folder(folder)?);
-    }
-    Err(Error::new(Kind::Refused, format!("`{}` belongs to another user", folder.display()))
-        .why("the sockets of the computes would not be private there")
-        .hint(format!("remove {}", folder.display())))
 }

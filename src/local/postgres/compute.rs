@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 
-use super::account::{Account, claim};
+use super::account::Account;
 use super::install::Install;
 use super::session::Address;
 use super::size::{Size, USUAL_CONNECTIONS};
+use super::sockets::Sockets;
 use super::{leftover, locked};
 use crate::error::{Error, Kind, Result};
 use crate::local::tether::{self, Tethered};
@@ -36,7 +37,7 @@ pub(super) struct Host {
     /// Who runs them.
     pub(super) account: Account,
     /// Folder of their sockets.
-    pub(super) sockets: PathBuf,
+    pub(super) sockets: Sockets,
     /// Numbers in use in that folder.
     pub(super) ports: Arc<Mutex<BTreeSet<u16>>>,
     /// Sizes of the computes, by the names of their clusters.
@@ -131,9 +132,10 @@ impl Host {
         log: &Path,
         settings: &[(&str, String)],
     ) -> Result<(Compute, u64)> {
-        claim(&self.account, &self.sockets)?;
-        let address = Address { folder: self.sockets.clone(), port: port.0.0 };
-        for stale in [address.socket(), self.sockets.join(format!(".s.PGSQL.{}.lock", port.0.0))] {
+        self.sockets.claim(&self.account)?;
+        let folder = self.sockets.folder();
+        let address = Address { folder: folder.to_owned(), port: port.0.0 };
+        for stale in [address.socket(), folder.join(format!(".s.PGSQL.{}.lock", port.0.0))] {
             // Nothing runs under this number: whatever is there was left by a killed compute.
             let _ = std::fs::remove_file(stale);
         }

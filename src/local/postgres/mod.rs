@@ -19,6 +19,7 @@ mod recovery;
 mod roles;
 mod session;
 mod size;
+mod sockets;
 mod spare;
 mod standby;
 mod template;
@@ -41,6 +42,7 @@ pub(crate) use self::catalog::{
     Catalog, CatalogChange, FoundDatabase, FoundRole, check_database_name, check_role_name,
 };
 pub(crate) use self::install::Install;
+pub(crate) use self::open::end_leftovers;
 pub(crate) use self::roles::Access;
 pub(crate) use self::size::Size;
 pub(crate) use self::wal::check_position;
@@ -354,6 +356,7 @@ impl Postgres {
         let clusters: Vec<_> = locked(&self.0.clusters).values().cloned().collect();
         let mut stops = JoinSet::new();
         self.0.closing.store(true, Ordering::SeqCst);
+        self.0.host.sockets.close();
         let spares = self.0.bases.spares.clone();
         stops.spawn_blocking(move || spares.close());
         for cluster in clusters {
@@ -364,8 +367,7 @@ impl Postgres {
             });
         }
         stops.join_all().await;
-        // Nothing runs any more: what is in it was left by killed computes.
-        let _ = std::fs::remove_dir_all(&self.0.host.sockets);
+        self.0.host.sockets.remove();
     }
 }
 

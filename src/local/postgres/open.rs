@@ -1,16 +1,17 @@
 //! Opening the engine: what a killed server left is stopped and cleared, what is complete is read.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 
-use super::account::{self, Account};
+use super::account::Account;
 use super::base::Bases;
 use super::cluster::{Cluster, data_of};
 use super::compute::Host;
+use super::sockets::Sockets;
 use super::spare::Spares;
 use super::{Engine, Install, blocking, leftover, template};
 use crate::error::Result;
@@ -25,7 +26,9 @@ impl Engine {
         for part in [folder.clone(), folder.join("clusters"), folder.join("bases")] {
             account.create_folder(&part)?;
         }
-        let sockets = account::socket_folder(&account, &folder)?;
+        let sockets = Sockets::of(&account, &folder);
+        sockets.claim(&account)?;
+        sockets.sweep(&account);
         let host = Host {
             install,
             account,
@@ -34,7 +37,7 @@ impl Engine {
             sizes: Mutex::default(),
         };
 
-        stop_leftovers(&[folder.clone(), folder.join("clusters")]).await?;
+        stop_leftovers(&folder).await?;
         let clusters = load_clusters(&folder.join("clusters"))?;
         for part in [folder.clone(), folder.join("clusters"), folder.join("bases")] {
             blocking(move || remove_unfinished(&part)).await?;
@@ -64,11 +67,19 @@ impl Engine {
     }
 }
 
-/// Stops the computes that a killed server left running on the clusters in `folders`.
-async fn stop_leftovers(folders: &[PathBuf]) -> Result<()> {
+/// Ends what a killed server left running in the engine's folder `folder`, which nobody else uses.
+pub(crate) async fn end_leftovers(folder: &Path) -> Result<()> {
+    let folder = folder.canonicalize()?;
+    stop_leftovers(&folder).await?;
+    Sockets::of(&Account::detect()?, &folder).remove();
+    Ok(())
+}
+
+/// Stops the computes that a killed server left running.
+async fn stop_leftovers(folder: &Path) -> Result<()> {
     let mut stops = JoinSet::new();
-    for folder in folders {
-        for entry in std::fs::read_dir(folder)? {
+    for part in [folder.to_owned(), folder.join("clusters")].iter().filter(|part| part.exists()) {
+        for entry in std::fs::read_dir(part)? {
             let data = data_of(&entry?.path());
             if data.join("postmaster.pid").exists() {
                 stops.spawn(async move {

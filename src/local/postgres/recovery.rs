@@ -50,7 +50,7 @@ impl Host {
         let mut command = self.account.command(&self.install.program("postgres"));
         command.arg("--single").arg("-D").arg(data);
         // It listens nowhere, whatever the address.
-        let nowhere = Address { folder: self.sockets.clone(), port: 1 };
+        let nowhere = Address { folder: self.sockets.folder().to_owned(), port: 1 };
         for (name, value) in usual_settings(&nowhere).into_iter().chain(settings(reach)) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
