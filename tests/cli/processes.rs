@@ -24,6 +24,11 @@ impl Process {
         Some(Process { pid, words: words.collect() })
     }
 
+    /// Says whether `word` is one of its command line.
+    pub(crate) fn runs(&self, word: &str) -> bool {
+        self.words.iter().any(|own| own == word)
+    }
+
     /// Returns the data directory when it is a postmaster.
     pub(crate) fn data(&self) -> Option<&Path> {
         let postgres = self.words.first()?.ends_with("/postgres");

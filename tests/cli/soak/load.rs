@@ -1,4 +1,4 @@
-//! Writers on a branch: pgbench, and a client that remembers what was confirmed to it.
+//! Writers on a branch: pgbench, and clients that remember what was confirmed to them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::family::Branch;
 use crate::forge::Forge;
 use crate::own::within;
 
 /// A transaction that was confirmed: one row.
 #[derive(Clone, Copy)]
 pub(crate) struct Commit {
-    /// Key of the row.
+    /// Key of the row among those of its writer.
     pub(crate) id: u64,
     /// Moment before it was sent.
     pub(crate) sent: Timestamp,
@@ -23,32 +24,44 @@ pub(crate) struct Commit {
     pub(crate) confirmed: Timestamp,
 }
 
-/// The writers of one round.
-pub(crate) struct Load {
-    pgbench: Child,
-    psql: Child,
-    stop: Arc<AtomicBool>,
-    commits: Arc<Mutex<Vec<Commit>>>,
-    writer: JoinHandle<u64>,
-}
-
 /// Prepares `branch` for the writers.
 pub(crate) fn prepare(forge: &Forge, branch: &str) {
     forge.succeed(&format!("-q creds exec {branch} -- pgbench -i -q -s 1"));
-    forge.sql(branch, "create table commit (id bigint primary key)");
+    forge.sql(branch, "create table commit (writer text, id bigint, primary key (writer, id))");
 }
 
-impl Load {
-    /// Starts the writers; rows begin at `first`.
-    pub(crate) fn start(forge: &Forge, branch: &str, first: u64) -> Self {
-        let pgbench = forge
-            .command(&format!("-q creds exec {branch} -- pgbench -n -c 2 -T 3600"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+/// pgbench on a branch.
+pub(crate) struct Bench(Child);
+
+impl Bench {
+    /// Starts it.
+    pub(crate) fn start(forge: &Forge, branch: &str) -> Self {
+        let mut command =
+            forge.command(&format!("-q creds exec {branch} -- pgbench -n -c 2 -T 3600"));
+        Bench(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Ends it.
+    pub(crate) fn end(self) {
+        end(self.0);
+    }
+}
+
+/// A client that writes to one branch, in its name.
+pub(crate) struct Writer {
+    branch: String,
+    psql: Child,
+    stop: Arc<AtomicBool>,
+    commits: Arc<Mutex<Vec<Commit>>>,
+    thread: JoinHandle<u64>,
+}
+
+impl Writer {
+    /// Starts it on `branch`.
+    pub(crate) fn start(forge: &Forge, branch: &Branch) -> Self {
+        let Branch { name, next, .. } = branch;
         let mut psql = forge
-            .command(&format!("-q creds exec {branch} -- psql -XAtq -v ON_ERROR_STOP=1"))
+            .command(&format!("-q creds exec {name} -- psql -XAtq -v ON_ERROR_STOP=1"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -57,39 +70,53 @@ impl Load {
         let (stop, commits) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let input = psql.stdin.take().unwrap();
         let output = BufReader::new(psql.stdout.take().unwrap());
-        let writer = {
+        let thread = {
             let (stop, commits) = (Arc::clone(&stop), Arc::clone(&commits));
-            std::thread::spawn(move || write(input, output, first, &stop, &commits))
+            let (name, next) = (name.clone(), *next);
+            std::thread::spawn(move || write((input, output), &name, next, &stop, &commits))
         };
-        Load { pgbench, psql, stop, commits, writer }
+        Writer { branch: name.clone(), psql, stop, commits, thread }
     }
 
-    /// Waits until the writers got going.
+    /// Returns where it writes.
+    pub(crate) fn branch(&self) -> &str {
+        &self.branch
+    }
+
+    /// Waits until so many rows were confirmed.
     pub(crate) fn wait_for(&self, commits: usize) {
         let going = within(Duration::from_secs(120), || {
-            self.writer.is_finished() || self.commits.lock().unwrap().len() >= commits
+            self.thread.is_finished() || self.commits.lock().unwrap().len() >= commits
         });
-        assert!(going && !self.writer.is_finished(), "the writers did not get going");
+        let going = going && !self.thread.is_finished();
+        assert!(going, "the writer on {} did not get going", self.branch);
     }
 
-    /// Ends the writers; returns what was confirmed and the first key that was never sent.
-    pub(crate) fn end(mut self) -> (Vec<Commit>, u64) {
+    /// Returns what was confirmed up to now.
+    pub(crate) fn commits(&self) -> Vec<Commit> {
+        self.commits.lock().unwrap().clone()
+    }
+
+    /// Ends it; returns what was confirmed and the first key that was never sent.
+    pub(crate) fn end(self) -> (Vec<Commit>, u64) {
         self.stop.store(true, Ordering::SeqCst);
-        for child in [&mut self.pgbench, &mut self.psql] {
-            // It may have ended with its connection.
-            let _ = child.kill();
-            child.wait().unwrap();
-        }
-        let next = self.writer.join().unwrap();
+        end(self.psql);
+        let next = self.thread.join().unwrap();
         let commits = std::mem::take(&mut *self.commits.lock().unwrap());
         (commits, next)
     }
 }
 
+/// Ends a client, which may have ended with its connection.
+fn end(mut client: Child) {
+    let _ = client.kill();
+    client.wait().unwrap();
+}
+
 /// Inserts one row after the other, the next when the last is confirmed, until the connection ends.
 fn write(
-    mut input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    (mut input, output): (ChildStdin, BufReader<ChildStdout>),
+    writer: &str,
     first: u64,
     stop: &AtomicBool,
     commits: &Mutex<Vec<Commit>>,
@@ -98,7 +125,7 @@ fn write(
     let mut lines = output.lines();
     while !stop.load(Ordering::SeqCst) {
         let sent = Timestamp::now();
-        let asked = writeln!(input, "insert into commit values ({id}) returning id;");
+        let asked = writeln!(input, "insert into commit values ('{writer}', {id}) returning id;");
         id += 1;
         let answer = asked.ok().and_then(|()| lines.next()).and_then(Result::ok);
         let Some(answer) = answer else { break };

@@ -2,32 +2,38 @@
 //! and what was begun comes to an end. `make soak` is the long form.
 
 mod check;
+mod family;
 mod load;
+mod plan;
+mod victim;
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::process::Pid;
 
-use self::load::{Commit, Load};
+use self::check::Tally;
+use self::family::Family;
+use self::load::{Bench, Commit, Writer};
+use self::plan::{Deed, PARTS, Plan, Victim};
+use self::victim::Outside;
 use crate::apps::{App, bundle};
-use crate::dice::{Dice, seed};
+use crate::dice::seed;
 use crate::http::{Admin, send};
 use crate::own::{self, Own, within};
-use crate::processes::{self, Memory};
+use crate::processes;
 
 const ROOT: &str = "soak/production";
+/// The root by its read-only endpoint.
+const READERS: &str = "soak/production --endpoint readers";
+const APP: &str = "soak-app";
 /// Longest time a command may take that was cut off or comes after one that was.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Branches from which on one is deleted rather than made.
-const ENOUGH: usize = 4;
 
 #[test]
 fn a_workspace_that_is_killed_loses_nothing() {
-    soak(3);
+    soak(4);
 }
 
 #[test]
@@ -46,253 +52,287 @@ fn soak(rounds: u64) {
     run.finish();
 }
 
-/// What is done while the workspace is killed.
-#[derive(Debug, Clone)]
-enum Deed {
-    Create(String),
-    Restore(String, Timestamp),
-    Delete(String),
-    /// Deletes a branch and makes another of its name.
-    Renew(String),
-    Deploy,
-}
-
-/// What is killed.
-#[derive(Debug, Clone, Copy)]
-enum Victim {
-    Server,
-    Compute,
-    Backend,
-    ServerAndCompute,
-}
-
 /// A run: one workspace, many rounds.
 struct Run {
     forge: Own,
-    dice: Dice,
     seed: u64,
     round: u64,
-    /// Everything that was confirmed, and the next key.
-    commits: Vec<Commit>,
-    next: u64,
-    /// Branches besides those of the bundle.
-    branches: Vec<String>,
+    family: Family,
     /// Number of the source that the app is to run.
     deployed: u64,
-    /// Folders in which computes had sockets, and the shared memory they used.
-    sockets: BTreeSet<PathBuf>,
-    memory: BTreeSet<Memory>,
+    outside: Outside,
     passed: bool,
+}
+
+/// A command that was started.
+struct Begun {
+    child: Child,
+    /// Moment before it was.
+    asked: Timestamp,
+    /// Moment that it restores.
+    moment: Option<Timestamp>,
 }
 
 impl Run {
     fn start(seed: u64) -> Self {
         let forge = Own::start();
-        bundle(&forge, "soak", &["soak"], &[("soak-app", App::Answers(&answers(0)))]);
+        bundle(&forge, "soak", &["soak"], &[(APP, App::Answers(&answers(0)))]);
+        // With a process of its own, which is not to outlive it either.
+        let program = forge.read("apps/soak-app/app.py");
+        let program = format!("import subprocess\nsubprocess.Popen(['sleep', '3600'])\n{program}");
+        forge.write("apps/soak-app/app.py", &program);
         forge.succeed("deploy");
         load::prepare(&forge, ROOT);
+        let path = "/api/2.0/postgres/projects/soak/branches/production/endpoints";
+        let body = r#"{"spec": {"endpoint_type": "ENDPOINT_TYPE_READ_ONLY"}}"#;
+        Admin::of(&forge).send("POST", &format!("{path}?endpoint_id=readers"), body).expect(200);
         Run {
             forge,
-            dice: Dice::new(seed),
             seed,
             round: 0,
-            commits: Vec::new(),
-            next: 1,
-            branches: Vec::new(),
+            family: Family::of(ROOT),
             deployed: 0,
-            sockets: BTreeSet::new(),
-            memory: BTreeSet::new(),
+            outside: Outside::default(),
             passed: false,
         }
     }
 
     /// Plays one round: load, a deed, a kill, a start, and all the checks.
     fn play(&mut self) {
-        let load = Load::start(&self.forge, ROOT, self.next);
-        let enough = 1 + self.dice.below(60);
-        load.wait_for(usize::try_from(enough).unwrap());
-        let deed = self.choose_deed();
-        let victim = *self.dice.one_of(&[
-            Victim::Server,
-            Victim::Server,
-            Victim::Compute,
-            Victim::Backend,
-            Victim::ServerAndCompute,
-        ]);
-        let pause = self.dice.within(Duration::from_millis(1200));
-        self.say(&format!("{deed:?}, {victim:?} killed after {} ms", pause.as_millis()));
+        let plan = Plan::of(self.seed, self.round, &self.family);
+        let (deed, pause) = (&plan.deed, plan.pause);
+        self.say(&format!("{deed:?}, {:?} killed after {} ms", plan.victim, pause.as_millis()));
+        let bench = Bench::start(&self.forge, ROOT);
+        let written = [ROOT].into_iter().chain(plan.writer.as_deref());
+        let writers: Vec<Writer> =
+            written.map(|name| Writer::start(&self.forge, self.family.get(name))).collect();
+        writers.iter().for_each(|writer| writer.wait_for(plan.commits));
 
-        let asked = Timestamp::now();
-        let begun = self.begin(&deed);
+        let begun = self.begin(deed, &writers);
+        let (asked, moment) = (begun.asked, begun.moment);
         std::thread::sleep(pause);
-        self.kill(victim);
-        let output = finish(begun);
+        let app_killed = victim::kill(&self.forge, plan.victim, plan.which, &mut self.outside);
+        let output = finish(begun.child);
         self.forge.succeed("local start");
-        let (commits, next) = load.end();
-        self.commits.extend(&commits);
-        self.next = next;
+        bench.end();
+        let mut confirmed = Vec::new();
+        for writer in writers {
+            let name = writer.branch().to_owned();
+            let (commits, next) = writer.end();
+            let branch = self.family.get_mut(&name);
+            branch.commits.extend(&commits);
+            branch.next = next;
+            confirmed.push((name, commits));
+        }
 
         check::operations_are_done(&self.forge);
-        self.check_told(&deed, &output);
-        self.settle(&deed);
-        let rows = check::sums_agree(&self.forge, ROOT);
-        assert!(rows.last < self.next, "{rows:?}");
-        check::nothing_is_lost(&self.forge, ROOT, &commits);
-        for branch in self.branches.clone() {
-            let rows = check::sums_agree(&self.forge, &branch);
-            check::is_a_past_of(&self.forge, ROOT, &branch, rows);
-        }
-        self.check_moment(&deed, asked);
-    }
-
-    fn choose_deed(&mut self) -> Deed {
-        let number = self.round;
-        let some = if self.branches.is_empty() {
-            None
-        } else {
-            Some(self.dice.one_of(&self.branches).clone())
-        };
-        match (self.dice.below(8), some) {
-            (_, Some(branch)) if self.branches.len() >= ENOUGH => Deed::Delete(branch),
-            (0, Some(branch)) => Deed::Delete(branch),
-            (1 | 2, Some(branch)) => Deed::Renew(branch),
-            (3, _) => Deed::Deploy,
-            (4 | 5, _) if !self.commits.is_empty() => {
-                let at = self.dice.one_of(&self.commits).confirmed;
-                // What a moment is said in.
-                let at = Timestamp::from_millisecond(at.as_millisecond() + 1).unwrap();
-                Deed::Restore(format!("soak/r{number}"), at)
-            }
-            _ => Deed::Create(format!("soak/b{number}")),
-        }
+        self.check_told(deed, &output, app_killed);
+        self.settle(&plan, moment);
+        self.check_app(app_killed && plan.victim == Victim::App && *deed != Deed::Deploy);
+        let tallies = self.check_rows(&confirmed);
+        self.check_moment(deed, asked, moment, &tallies);
     }
 
     /// Starts the command of a deed.
-    fn begin(&mut self, deed: &Deed) -> Child {
+    fn begin(&mut self, deed: &Deed, writers: &[Writer]) -> Begun {
+        let moment = match deed {
+            Deed::Restore { source, part, .. } => Some(self.moment(source, *part, writers)),
+            _ => None,
+        };
         let command = match deed {
-            Deed::Create(branch) => format!("branch create {branch}"),
-            Deed::Restore(branch, at) => format!("branch restore {branch} --at {at}"),
-            Deed::Delete(branch) => format!("branch delete {branch} --yes"),
-            Deed::Renew(branch) => {
+            Deed::Renew { branch, .. } => {
                 self.forge.succeed(&format!("branch delete {branch} --yes"));
-                format!("branch create {branch}")
+                self.making(deed, moment)
             }
+            Deed::Delete(branches) => format!("branch delete {} --yes", branches.join(" ")),
+            Deed::DeleteParent(branch) => format!("branch delete {branch} --yes"),
             Deed::Deploy => {
                 self.deployed += 1;
                 self.forge.write("apps/soak-app/answers.json", &answers(self.deployed));
                 "deploy".to_owned()
             }
+            Deed::Create { .. } | Deed::Restore { .. } => self.making(deed, moment),
         };
+        let asked = Timestamp::now();
         let mut command = self.forge.command(&command);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Begun { child, asked, moment }
     }
 
-    fn kill(&mut self, victim: Victim) {
-        let server = own::server(&self.forge);
-        let processes = processes::below(server);
-        let computes = processes::postmasters(&processes);
-        self.sockets.extend(computes.iter().filter_map(|compute| compute.sockets()));
-        self.memory.extend(computes.iter().flat_map(|compute| compute.memory()));
-        let of = |computes: &[&processes::Process], dice: &mut Dice| -> Option<Pid> {
-            (!computes.is_empty()).then(|| dice.one_of(computes).pid)
+    /// Returns the command that makes the branch of a deed. One that may be copied has no end.
+    fn making(&self, deed: &Deed, moment: Option<Timestamp>) -> String {
+        let (Deed::Create { branch, source }
+        | Deed::Renew { branch, source }
+        | Deed::Restore { branch, source, .. }) = deed
+        else {
+            panic!("{deed:?} makes no branch");
         };
-        let victims: Vec<Pid> = match victim {
-            Victim::Server => vec![server],
-            Victim::Compute => of(&computes, &mut self.dice).into_iter().collect(),
-            Victim::Backend => {
-                let compute = of(&computes, &mut self.dice);
-                let backends = compute.map(own::descendants).unwrap_or_default();
-                (!backends.is_empty()).then(|| *self.dice.one_of(&backends)).into_iter().collect()
-            }
-            Victim::ServerAndCompute => {
-                of(&computes, &mut self.dice).into_iter().chain([server]).collect()
-            }
+        let what = match moment {
+            Some(at) => format!("restore {branch} --at {at}"),
+            None => format!("create {branch}"),
         };
-        for victim in &victims {
-            own::kill_if_there(*victim);
-        }
-        assert!(own::gone(&victims), "a killed process is still there: {victims:?}");
+        let expiry = if source == ROOT { "--no-expiry" } else { "--ttl 1d" };
+        format!("branch {what} --from {source} {expiry}")
+    }
+
+    /// Returns the moment after some commit on `source`, as moments are said.
+    fn moment(&self, source: &str, part: u64, writers: &[Writer]) -> Timestamp {
+        let writer = writers.iter().find(|writer| writer.branch() == source).unwrap();
+        let commits = [self.family.get(source).commits.clone(), writer.commits()].concat();
+        let index = part * commits.len() as u64 / PARTS;
+        let confirmed = commits[usize::try_from(index).unwrap()].confirmed;
+        Timestamp::from_millisecond(confirmed.as_millisecond() + 1).unwrap()
     }
 
     /// Checks that the workspace is what a command said of it, whether it could end or not.
-    fn check_told(&self, deed: &Deed, output: &Output) {
+    fn check_told(&self, deed: &Deed, output: &Output, app_killed: bool) {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code().unwrap_or_else(|| panic!("{deed:?} was killed: {stderr}"));
+        let there = self.forge.branches("soak");
+        let orphan = self.family.all().iter().find(|branch| {
+            there.contains(&branch.name)
+                && branch.source.as_ref().is_some_and(|source| !there.contains(source))
+        });
+        assert!(orphan.is_none(), "{} is there without its source", orphan.unwrap().name);
         if code != 0 {
-            assert!(
-                code < 14 && stderr.contains("error: "),
-                "{deed:?} ended with {code}:\n{stderr}"
-            );
+            let told = code < 14 && stderr.contains("error: ");
+            assert!(told, "{deed:?} ended with {code}:\n{stderr}");
             return;
         }
-        let branches = self.forge.branches("soak");
         match deed {
-            Deed::Create(branch) | Deed::Restore(branch, _) | Deed::Renew(branch) => {
-                assert!(branches.contains(branch), "{branch} was made and is not there");
+            Deed::Create { branch, .. }
+            | Deed::Restore { branch, .. }
+            | Deed::Renew { branch, .. } => {
+                assert!(there.contains(branch), "{branch} was made and is not there");
             }
-            Deed::Delete(branch) => {
-                assert!(!branches.contains(branch), "{branch} was deleted and is there");
+            Deed::Delete(branches) => {
+                let left: Vec<_> = branches.iter().filter(|name| there.contains(name)).collect();
+                assert!(left.is_empty(), "deleted, and there: {left:?}");
             }
+            Deed::DeleteParent(branch) => panic!("{branch} was deleted before what it became"),
+            // One that was killed after all that was not served any more.
+            Deed::Deploy if app_killed => {}
             Deed::Deploy => self.serves_what_was_deployed(),
         }
     }
 
-    /// Says the same again until it is so; what comes out is checked.
-    fn settle(&mut self, deed: &Deed) {
-        match deed {
-            Deed::Create(branch) | Deed::Renew(branch) => {
-                self.forge.succeed(&format!("branch create {branch}"));
-                self.add(branch);
+    /// Says the same again until it is so.
+    fn settle(&mut self, plan: &Plan, moment: Option<Timestamp>) {
+        match &plan.deed {
+            deed @ Deed::Create { branch, source } => {
+                self.forge.succeed(&self.making(deed, moment));
+                self.family.add(branch, source);
             }
-            Deed::Restore(branch, at) => {
-                self.forge.succeed(&format!("branch restore {branch} --at {at}"));
-                self.add(branch);
+            deed @ Deed::Restore { branch, source, .. } => {
+                let there = self.forge.branches("soak").contains(branch);
+                let again = self.forge.output(&self.making(deed, moment));
+                // The workspace remembers the last commit before the moment, which may be long before it.
+                let other = there && again.status.code() == Some(7);
+                assert!(other || again.status.success(), "{deed:?} again: {again:?}");
+                self.family.add(branch, source);
             }
-            Deed::Delete(branch) => {
-                let again = self.forge.output(&format!("branch delete {branch} --yes"));
-                let code = again.status.code();
-                let said = String::from_utf8_lossy(&again.stderr);
-                assert!(matches!(code, Some(0 | 6)), "deleting {branch} again: {code:?}\n{said}");
-                self.branches.retain(|other| other != branch);
-                if self.dice.below(2) == 0 {
-                    self.purge(branch);
+            deed @ Deed::Renew { branch, source } => {
+                self.forge.succeed(&self.making(deed, moment));
+                self.family.remove(std::slice::from_ref(branch));
+                self.family.add(branch, source);
+            }
+            Deed::Delete(branches) => {
+                let there = self.forge.branches("soak");
+                let left: Vec<String> =
+                    branches.iter().filter(|name| there.contains(name)).cloned().collect();
+                if !left.is_empty() {
+                    self.forge.succeed(&format!("branch delete {} --yes", left.join(" ")));
                 }
+                for branch in branches.iter().filter(|_| plan.purge) {
+                    self.delete(branch, "?purge=true").expect(200);
+                }
+                self.family.remove(branches);
+            }
+            Deed::DeleteParent(branch) => {
+                let again = self.forge.output(&format!("branch delete {branch} --yes"));
+                assert_eq!(again.status.code(), Some(13), "{branch} has copies: {again:?}");
+                let refused = self.delete(branch, "").expect(400);
+                assert_eq!(refused["message"], "cannot delete branch with child branches");
             }
             Deed::Deploy => {
                 self.forge.succeed("deploy");
-                self.serves_what_was_deployed();
             }
         }
         let known: BTreeSet<String> = self.forge.branches("soak").into_iter().collect();
-        let own = ["soak/dev", ROOT].map(str::to_owned);
-        let wanted: BTreeSet<String> = self.branches.iter().cloned().chain(own).collect();
-        assert_eq!(known, wanted);
+        let all = self.family.all().iter().map(|branch| branch.name.clone());
+        assert_eq!(known, all.chain(["soak/dev".to_owned()]).collect());
         let states = self.forge.json("branch list --project soak");
         for branch in states.as_array().unwrap() {
             assert_eq!(branch["status"]["current_state"], "READY", "{branch}");
         }
     }
 
-    fn add(&mut self, branch: &str) {
-        if !self.branches.iter().any(|other| other == branch) {
-            self.branches.push(branch.to_owned());
+    /// Deletes a branch by the API itself.
+    fn delete(&self, branch: &str, query: &str) -> crate::http::Answer {
+        let (project, id) = branch.split_once('/').unwrap();
+        let path = format!("/api/2.0/postgres/projects/{project}/branches/{id}{query}");
+        Admin::of(&self.forge).send("DELETE", &path, "")
+    }
+
+    /// Checks that the app runs its newest source, and once; `crashed` is one that was killed under a server
+    /// that saw it, says so, and runs with the next deployment.
+    fn check_app(&self, crashed: bool) {
+        if crashed {
+            let status = || Admin::of(&self.forge).app(APP)["app_status"].clone();
+            let told = within(PATIENCE, || status()["state"] == "CRASHED");
+            assert!(told, "the app was killed and is {}", status());
+            assert!(victim::apps(&self.forge).is_empty(), "something of a killed app is left");
+            self.forge.succeed("deploy");
         }
+        self.serves_what_was_deployed();
+        assert_eq!(victim::apps(&self.forge).len(), 1, "an app has one process");
+    }
+
+    /// Checks the rows of every branch against what was confirmed and what it was copied from.
+    fn check_rows(&self, confirmed: &[(String, Vec<Commit>)]) -> BTreeMap<String, Tally> {
+        let mut tallies = BTreeMap::new();
+        for branch in self.family.all() {
+            let tally = check::sums_agree(&self.forge, &branch.name);
+            if let Some(source) = &branch.source {
+                let copy = (branch.name.as_str(), &tally);
+                check::is_a_past_of(&self.forge, copy, (source, &tallies[source]));
+            }
+            let (count, last) =
+                tally.get(&branch.name).map_or((0, 0), |rows| (rows.count, rows.last));
+            let all = branch.commits.len() as u64;
+            assert!(count >= all && last < branch.next, "{all} confirmed: {tally:?}");
+            tallies.insert(branch.name.clone(), tally);
+        }
+        for (branch, commits) in confirmed.iter().filter(|(name, _)| tallies.contains_key(name)) {
+            check::nothing_is_lost(&self.forge, branch, branch, commits);
+        }
+        check::nothing_is_lost(&self.forge, READERS, ROOT, &confirmed[0].1);
+        tallies
     }
 
     /// Checks that a new branch has what was confirmed before its moment, and nothing of what came after.
-    fn check_moment(&self, deed: &Deed, asked: Timestamp) {
-        let (branch, from, to) = match deed {
-            Deed::Create(branch) | Deed::Renew(branch) => (branch, asked, Timestamp::MAX),
-            Deed::Restore(branch, at) => (branch, *at, *at),
-            Deed::Delete(_) | Deed::Deploy => return,
+    fn check_moment(
+        &self,
+        deed: &Deed,
+        asked: Timestamp,
+        moment: Option<Timestamp>,
+        tallies: &BTreeMap<String, Tally>,
+    ) {
+        let (Deed::Create { branch, source }
+        | Deed::Renew { branch, source }
+        | Deed::Restore { branch, source, .. }) = deed
+        else {
+            return;
         };
-        let rows = check::sums_agree(&self.forge, branch);
-        let before = self.commits.iter().rev().find(|commit| commit.confirmed < from);
-        let after = self.commits.iter().find(|commit| commit.sent > to);
+        let (from, to) = (moment.unwrap_or(asked), moment.unwrap_or(Timestamp::MAX));
+        let last = tallies[branch].get(source).map_or(0, |rows| rows.last);
+        let commits = &self.family.get(source).commits;
+        let before = commits.iter().rev().find(|commit| commit.confirmed < from);
+        let after = commits.iter().find(|commit| commit.sent > to);
         let first = before.map_or(0, |commit| commit.id);
-        assert!(rows.last >= first, "{branch} lacks {first}, confirmed before {from}: {rows:?}");
+        assert!(last >= first, "{branch} lacks {first}, confirmed before {from}: {last}");
         let end = after.map_or(u64::MAX, |commit| commit.id);
-        assert!(rows.last < end, "{branch} has {end}, sent after {to}: {rows:?}");
+        assert!(last < end, "{branch} has {end}, sent after {to}: {last}");
     }
 
     /// Checks that the app runs its newest source; a started workspace starts its apps in its own time.
@@ -305,31 +345,19 @@ impl Run {
     /// Returns which source the app serves.
     fn version(&self) -> Option<u64> {
         let admin = Admin::of(&self.forge);
-        let app = admin.app("soak-app");
+        let app = admin.app(APP);
         let url = format!("{}/version", app["url"].as_str()?);
         send("GET", &url, &[("Authorization", &admin.bearer())], "").body.parse().ok()
     }
 
-    /// Deletes a branch for good.
-    fn purge(&self, branch: &str) {
-        let (project, id) = branch.split_once('/').unwrap();
-        let path = format!("/api/2.0/postgres/projects/{project}/branches/{id}?purge=true");
-        Admin::of(&self.forge).send("DELETE", &path, "").expect(200);
-    }
-
     /// Stops the workspace and looks for what is left.
     fn finish(mut self) {
-        let server = own::server(&self.forge);
-        let computes = processes::below(server);
-        self.sockets.extend(computes.iter().filter_map(processes::Process::sockets));
-        self.memory.extend(computes.iter().flat_map(processes::Process::memory));
+        self.outside.note(&processes::below(own::server(&self.forge)));
         self.forge.succeed("local stop");
-        check::nothing_is_left(&self.forge, &self.sockets);
-        let kept: Vec<&Memory> = self.memory.iter().filter(|memory| memory.is_there()).collect();
-        assert!(kept.is_empty(), "shared memory is left: {kept:?}");
+        check::nothing_is_left(&self.forge, &self.outside);
         self.passed = true;
-        let (rounds, commits) = (self.round, self.commits.len());
-        self.say(&format!("{rounds} rounds, {commits} confirmed commits, nothing lost"));
+        let commits: usize = self.family.all().iter().map(|branch| branch.commits.len()).sum();
+        self.say(&format!("{} rounds, {commits} confirmed commits, nothing lost", self.round));
     }
 
     #[expect(clippy::print_stderr, reason = "the progress of a run that takes minutes")]
