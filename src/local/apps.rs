@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub(crate) use self::leftovers::end_all as end_leftovers;
 use super::postgres::Access;
 use super::workspace::Workspace;
-use super::world::{Attachment, Launch, id_of};
+use super::world::{AppRecord, Attachment, Launch, id_of};
 use crate::error::Result;
 use crate::local::fault::Answer;
 use crate::wire::apps::{AppState, ComputeState};
@@ -128,21 +128,10 @@ impl Workspace {
         if let Err(why) = &result {
             slot.log.write(Origin::System, &format!("Deployment failed: {why}"));
         }
-        let alive = slot.port().is_some();
         self.note(|world| {
             let now = Workspace::now();
             world.finish_deployment(&name, &id, result.clone(), now);
-            world.with_app(&name, |app| {
-                if app.compute != ComputeState::Active {
-                    return;
-                }
-                (app.state, app.message) = match (&result, alive) {
-                    (Ok(()), _) => (AppState::Running, "App has status: App is running".to_owned()),
-                    // What ran before goes on running when the new code never got that far.
-                    (Err(_), true) => (AppState::Running, app.message.clone()),
-                    (Err(why), false) => (AppState::Crashed, why.clone()),
-                };
-            });
+            world.with_app(&name, |app| note_standing(app, &result, slot.process().as_deref()));
         })
         .await;
         if result.is_ok() {
@@ -240,7 +229,7 @@ impl Workspace {
                     world.with_app(&name, |app| {
                         if app.state == AppState::Running {
                             app.state = AppState::Crashed;
-                            app.message = format!("App ended: {status}{}", see_log(&name));
+                            app.message = ended(&name, &status);
                         }
                     });
                 })
@@ -272,15 +261,7 @@ impl Workspace {
             slot.log.write(Origin::System, &format!("Start failed: {why}"));
         }
         self.note(|world| {
-            world.with_app(&name, |app| {
-                if app.compute != ComputeState::Active {
-                    return;
-                }
-                (app.state, app.message) = match result {
-                    Ok(()) => (AppState::Running, "App has status: App is running".to_owned()),
-                    Err(why) => (AppState::Crashed, why),
-                };
-            });
+            world.with_app(&name, |app| note_standing(app, &result, slot.process().as_deref()));
         })
         .await;
     }
@@ -344,6 +325,26 @@ impl Workspace {
     }
 }
 
+/// Notes how an app stands after it was brought up, or not. Whoever watches its process tells of an end that
+/// comes later.
+fn note_standing(app: &mut AppRecord, result: &Result<(), String>, process: Option<&Process>) {
+    if app.compute != ComputeState::Active {
+        return;
+    }
+    let exit = process.map(Process::exit);
+    (app.state, app.message) = match (result, exit) {
+        (Ok(()), Some(Some(status))) => (AppState::Crashed, ended(&app.name, &status)),
+        (Ok(()), _) => (AppState::Running, "App has status: App is running".to_owned()),
+        // What ran before goes on running when the new code never got that far.
+        (Err(_), Some(None)) => (AppState::Running, app.message.clone()),
+        (Err(why), _) => (AppState::Crashed, why.clone()),
+    };
+}
+
+fn ended(app: &str, status: &str) -> String {
+    format!("App ended: {status}{}", see_log(app))
+}
+
 /// Says where a person looks next when an app does not come up.
 fn see_log(app: &str) -> String {
     format!("; see `lakeforge local logs {app}`")
@@ -369,5 +370,51 @@ async fn wait_until_open(process: &Process) -> Result<(), String> {
                 ))
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record() -> AppRecord {
+        let now = Workspace::now();
+        let text = json!({
+            "name": "portal", "id": "1", "description": null, "creator": "ana@shop.test",
+            "create_time": now, "update_time": now, "resources": [], "user_api_scopes": [],
+            "other": {}, "client_id": "c", "port": null, "compute": "ACTIVE", "state": "DEPLOYING",
+            "message": "before", "active": null, "pending": null,
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_app_that_ended_as_soon_as_it_was_up_has_crashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::new(folder.path().join("log")));
+        let start = |script: &str| {
+            let command = ["/bin/sh", "-c", script].map(str::to_owned);
+            Process::spawn(&command, folder.path(), Vec::new(), 1, &log).unwrap()
+        };
+        let (lives, died) = (start("exec /bin/sleep 1000"), start("exit 3"));
+        died.wait().await;
+        let stands = |result: Result<(), String>, process| {
+            let mut app = record();
+            note_standing(&mut app, &result, process);
+            (app.state, app.message)
+        };
+        let failed = || Err("no such program".to_owned());
+
+        let up = (AppState::Running, "App has status: App is running".to_owned());
+        assert_eq!(stands(Ok(()), Some(&lives)), up);
+        let told = "App ended: exit status: 3; see `lakeforge local logs portal`";
+        assert_eq!(stands(Ok(()), Some(&died)), (AppState::Crashed, told.to_owned()));
+        assert_eq!(stands(failed(), Some(&lives)), (AppState::Running, "before".to_owned()));
+        let crashed = (AppState::Crashed, "no such program".to_owned());
+        assert_eq!(stands(failed(), Some(&died)), crashed);
+        assert_eq!(stands(failed(), None), crashed);
+        lives.stop().await;
     }
 }

@@ -314,6 +314,31 @@ fn without_states(list: &str) -> serde_json::Value {
     serde_json::from_str(list).unwrap()
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_killed_app_is_told_crashed_until_it_is_deployed_again() {
+    let forge = Forge::new();
+    bundle(&forge, "dies", &[], &[("dies-app", App::Healthy)]);
+    forge.succeed("deploy");
+    let admin = Admin::of(&forge);
+    let app = admin.app("dies-app");
+    let running = || processes::working_in(&forge.data().join("apps").join("dies-app"));
+    let before = running();
+    assert_eq!(before.len(), 1, "{before:?}");
+
+    own::kill(before[0].pid);
+
+    let status = || admin.app("dies-app")["app_status"].clone();
+    let told = within(Duration::from_secs(60), || status()["state"] == "CRASHED");
+    assert!(told, "{}", status());
+    let message = "App ended: signal: 9 (SIGKILL); see `lakeforge local logs dies-app`";
+    assert_eq!(status()["message"], message);
+    assert!(running().is_empty(), "{:?}", running());
+    forge.succeed("deploy");
+    assert!(answers(&admin, &app), "the app does not answer at {}", app["url"]);
+    assert_eq!(status()["state"], "RUNNING");
+}
+
 /// Waits until the app answers at the address it had.
 fn answers(admin: &Admin, app: &serde_json::Value) -> bool {
     let url = format!("{}/healthz", app["url"].as_str().unwrap());
