@@ -142,6 +142,8 @@ pub(crate) fn nothing_is_left(forge: &Forge, outside: &Outside) {
         running.is_empty()
     });
     assert!(ended, "processes outlived the workspace: {running:?}");
+    let log = fs::read_to_string(data.join("server.log")).unwrap();
+    assert!(!log.contains("panicked"), "{log}");
     for folder in &outside.sockets {
         assert!(!folder.exists(), "{} was left", folder.display());
     }

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 #[test]
 fn a_workspace_that_is_killed_loses_nothing() {
-    soak(4);
+    soak(3);
 }
 
 #[test]
@@ -112,6 +112,9 @@ impl Run {
         let (asked, moment) = (begun.asked, begun.moment);
         std::thread::sleep(pause);
         let app_killed = victim::kill(&self.forge, plan.victim, plan.which, &mut self.outside);
+        if plan.victim == Victim::ServerTwice {
+            victim::kill_starting(&self.forge, pause / 2);
+        }
         let output = finish(begun.child);
         self.forge.succeed("local start");
         bench.end();
@@ -355,6 +358,8 @@ impl Run {
         self.outside.note(&processes::below(own::server(&self.forge)));
         self.forge.succeed("local stop");
         check::nothing_is_left(&self.forge, &self.outside);
+        self.forge.succeed("local reset --yes");
+        assert!(!self.forge.data().exists(), "a reset leaves the data folder");
         self.passed = true;
         let commits: usize = self.family.all().iter().map(|branch| branch.commits.len()).sum();
         self.say(&format!("{} rounds, {commits} confirmed commits, nothing lost", self.round));

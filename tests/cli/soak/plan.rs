@@ -47,6 +47,8 @@ pub(crate) enum Victim {
     App,
     ServerAndCompute,
     ServerAndApp,
+    /// The server, and the next one while it starts.
+    ServerTwice,
 }
 
 /// The choices of one round.
@@ -76,8 +78,9 @@ impl Plan {
             Victim::Server,
             Victim::Server,
             Victim::Compute,
-            Victim::Backend,
             Victim::App,
+            Victim::Backend,
+            Victim::ServerTwice,
             Victim::ServerAndCompute,
             Victim::ServerAndApp,
         ]);
@@ -108,7 +111,7 @@ fn deed(dice: &mut Dice, round: u64, family: &Family) -> Deed {
             let source = family.get(&leaf).source.clone().unwrap();
             Deed::Renew { branch: leaf, source }
         }
-        (5, ..) => Deed::Deploy,
+        (5 | 6, ..) => Deed::Deploy,
         _ => {
             let source = one_of(&middle).filter(|_| dice.below(2) == 0);
             let source = source.unwrap_or_else(|| ROOT.to_owned());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -33,6 +35,19 @@ pub(crate) fn apps(forge: &Forge) -> Vec<Pid> {
     all.iter().filter(|process| process.runs("app.py")).map(|process| process.pid).collect()
 }
 
+/// Kills the server that a start brings up, `pause` after that was begun.
+pub(crate) fn kill_starting(forge: &Forge, pause: Duration) {
+    let mut start = forge.command("-q local start");
+    let mut start = start.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(pause);
+    if let Some(server) = own::status(forge)["pid"].as_i64().map(own::pid) {
+        own::kill_if_there(server);
+        assert!(own::gone(&[server]), "a killed server is still there");
+    }
+    // It may have been quicker than the kill, or come before its server.
+    start.wait().unwrap();
+}
+
 /// Kills `victim`, as far as it is there, and waits until it is gone; says whether an app was killed.
 pub(crate) fn kill(
     forge: &Forge,
@@ -50,7 +65,7 @@ pub(crate) fn kill(
     let compute: Vec<Pid> = one_of(&computes, which[0]);
     let app: Vec<Pid> = one_of(&apps(forge), which[0]);
     let victims = match victim {
-        Victim::Server => vec![server],
+        Victim::Server | Victim::ServerTwice => vec![server],
         Victim::Compute => compute,
         Victim::Backend => {
             let backends: Vec<Pid> = compute.into_iter().flat_map(own::descendants).collect();
