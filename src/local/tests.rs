@@ -81,9 +81,9 @@ impl Server {
         line.unwrap().split_once('=').unwrap().1.trim().to_owned()
     }
 
-    /// Ends the server as SIGKILL would: nothing is tidied up.
+    /// Ends the server as SIGKILL would: nothing is tidied up, and nothing of it goes on.
     fn kill(self) {
-        self.runtime.shutdown_background();
+        self.runtime.shutdown_timeout(PATIENCE);
     }
 
     fn stop(self) {
