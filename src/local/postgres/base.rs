@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use tokio_postgres::Client;
 
 use super::cluster::{Cluster, data_of};
 use super::compute::Host;
-use super::copy::{copy_data, remove_folder, write_whole};
+use super::copy::{Blocks, copy_data, remove_folder, write_whole};
 use super::durable::{sync_each, sync_name};
 use super::session::{Address, OWN_DATABASE, told};
 use super::spare::Spares;
@@ -154,13 +155,15 @@ impl Bases {
         Ok(())
     }
 
-    /// Takes a base of the running `cluster` and makes it one that the cluster can start from.
+    /// Takes a base of the running `cluster` and makes it one that the cluster can start from; returns
+    /// how long the copy took.
     pub(super) async fn take(
         &self,
         host: &Host,
         cluster: &Cluster,
         address: &Address,
-    ) -> Result<()> {
+        blocks: Blocks,
+    ) -> Result<Duration> {
         let client = address.connect(OWN_DATABASE).await?;
         let begin = "SELECT s::text, pg_walfile_name(s) FROM pg_backup_start('lakeforge', true) s";
         let row = client.query_one(begin, &[]).await.map_err(told)?;
@@ -170,9 +173,9 @@ impl Bases {
         let id = format!("{}-{timeline:08X}{:016X}", cluster.name, start.0);
 
         let unfinished = self.folder.join(format!(".new-{id}"));
-        let copied = copy_base(host, cluster, &client, &unfinished).await;
-        let stop = match copied {
-            Ok(stop) => stop,
+        let copied = copy_base(host, cluster, &client, &unfinished, blocks).await;
+        let (stop, taken) = match copied {
+            Ok(copied) => copied,
             Err(error) => {
                 blocking(move || Ok(remove_folder(&unfinished)?)).await?;
                 return Err(error);
@@ -190,19 +193,26 @@ impl Bases {
         if noted.is_err() {
             self.release(&[id]).await?;
         }
-        noted
+        noted.map(|()| taken)
     }
 }
 
 /// Copies the data of `cluster`, for which `client` has begun a backup, into `folder`; returns the
-/// position from which on the copy is consistent.
-async fn copy_base(host: &Host, cluster: &Cluster, client: &Client, folder: &Path) -> Result<Lsn> {
+/// position from which on the copy is consistent, and how long it took.
+async fn copy_base(
+    host: &Host,
+    cluster: &Cluster,
+    client: &Client,
+    folder: &Path,
+    blocks: Blocks,
+) -> Result<(Lsn, Duration)> {
     let (source, target) = (cluster.data(), data_of(folder));
     let (account, fresh) = (host.account.clone(), folder.to_owned());
-    blocking(move || {
+    let taken = blocking(move || {
         remove_folder(&fresh)?;
         account.create_folder(&fresh)?;
-        Ok(copy_data(&source, &target, &account)?)
+        let begun = Instant::now();
+        Ok(copy_data(&source, &target, &account, blocks).map(|()| begun.elapsed())?)
     })
     .await?;
     let end = "SELECT lsn::text, labelfile FROM pg_backup_stop(false)";
@@ -210,7 +220,7 @@ async fn copy_base(host: &Host, cluster: &Cluster, client: &Client, folder: &Pat
     let label = data_of(folder).join("backup_label");
     std::fs::write(&label, row.get::<_, &str>(1))?;
     host.account.own(&label)?;
-    position(row.get(0))
+    Ok((position(row.get(0))?, taken))
 }
 
 fn position(text: &str) -> Result<Lsn> {

@@ -93,6 +93,8 @@ pub(super) struct Cluster {
     readers: Mutex<BTreeSet<String>>,
     /// When it was last copied.
     copied: Mutex<Option<Instant>>,
+    /// How long the last copy took that shares its blocks.
+    sharing_time: Mutex<Duration>,
 }
 
 impl Cluster {
@@ -116,6 +118,7 @@ impl Cluster {
             pins: tokio::sync::RwLock::default(),
             readers: Mutex::default(),
             copied: Mutex::default(),
+            sharing_time: Mutex::default(),
         }
     }
 
@@ -218,6 +221,16 @@ impl Cluster {
     /// Says whether it was copied lately, and so is likely to be copied again soon.
     pub(super) fn is_hot(&self) -> bool {
         locked(&self.copied).is_some_and(|last| last.elapsed() < HOT)
+    }
+
+    /// Returns how long the last copy took that shares its blocks; nothing when none was made yet.
+    pub(super) fn sharing_time(&self) -> Duration {
+        *locked(&self.sharing_time)
+    }
+
+    /// Notes how long a copy took that shares its blocks.
+    pub(super) fn note_sharing_time(&self, taken: Duration) {
+        *locked(&self.sharing_time) = taken;
     }
 
     /// Starts the compute unless it runs; callers at the same time share one start.

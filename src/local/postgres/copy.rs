@@ -11,6 +11,9 @@ use super::durable::sync_name;
 /// Threads that copy at once; more does not help on the disks measured.
 const THREADS: usize = 4;
 
+/// Bytes that are read at once.
+const COPY_BYTES: usize = 256 << 10;
+
 /// Folders whose contents a running server makes anew, and that of the log, which is shared instead.
 ///
 /// Source: PostgreSQL documentation, 26.3.3 "Backing Up the Data Directory", read 2026-11-20.
@@ -36,11 +39,24 @@ const TRANSIENT_FILES: [&str; 7] = [
     "postgresql.auto.conf.tmp",
 ];
 
-/// Copies the data directory `source` without its log to `target`, owned by `account`; blocks are shared
-/// where the file system can.
+/// Where the blocks of a copy are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Blocks {
+    /// Where those of the original are, as far as the file system can share them.
+    Shared,
+    /// In places of their own, each file in one piece.
+    Own,
+}
+
+/// Copies the data directory `source` without its log to `target`, owned by `account`.
 ///
 /// `source` may belong to a running server: files that vanish meanwhile are left out.
-pub(super) fn copy_data(source: &Path, target: &Path, account: &Account) -> io::Result<()> {
+pub(super) fn copy_data(
+    source: &Path,
+    target: &Path,
+    account: &Account,
+    blocks: Blocks,
+) -> io::Result<()> {
     let mut files = Vec::new();
     account.create_folder(target)?;
     plan(source, target, Path::new(""), account, &mut files)?;
@@ -48,7 +64,7 @@ pub(super) fn copy_data(source: &Path, target: &Path, account: &Account) -> io::
     std::thread::scope(|scope| {
         let work = || {
             while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                copy_file(&source.join(file), &target.join(file), account)?;
+                copy_file(&source.join(file), &target.join(file), account, blocks)?;
             }
             Ok(())
         };
@@ -61,6 +77,31 @@ pub(super) fn copy_data(source: &Path, target: &Path, account: &Account) -> io::
             .collect::<io::Result<Vec<()>>>()
     })?;
     Ok(())
+}
+
+/// Says whether copies of files in `folder` share their blocks, by trying it.
+#[cfg(target_os = "linux")]
+pub(super) fn shares_blocks(folder: &Path) -> io::Result<bool> {
+    use std::io::Write;
+    let (mut file, clone) = (tempfile::tempfile_in(folder)?, tempfile::tempfile_in(folder)?);
+    file.write_all(&[0; 4096])?;
+    Ok(rustix::fs::ioctl_ficlone(&clone, &file).is_ok())
+}
+
+/// Says whether copies of files in `folder` share their blocks, by trying it.
+#[cfg(target_vendor = "apple")]
+pub(super) fn shares_blocks(folder: &Path) -> io::Result<bool> {
+    let folder = tempfile::tempdir_in(folder)?;
+    let (file, clone) = (folder.path().join("file"), folder.path().join("clone"));
+    fs::write(&file, [0; 4096])?;
+    let flags = rustix::fs::CloneFlags::empty();
+    Ok(rustix::fs::fclonefileat(fs::File::open(&file)?, rustix::fs::CWD, &clone, flags).is_ok())
+}
+
+/// Says whether copies of files in `folder` share their blocks; it is not known here.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+pub(super) fn shares_blocks(_: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Creates the folders of the copy and lists the files that belong into it.
@@ -96,13 +137,31 @@ fn plan(
     Ok(())
 }
 
-fn copy_file(from: &Path, to: &Path, account: &Account) -> io::Result<()> {
+fn copy_file(from: &Path, to: &Path, account: &Account, blocks: Blocks) -> io::Result<()> {
     if from.file_name().is_some_and(|name| name == "pg_control") {
         return copy_control(from, to, account);
     }
-    match unless_gone(fs::copy(from, to))? {
+    let copied = match blocks {
+        Blocks::Shared => fs::copy(from, to).map(drop),
+        Blocks::Own => copy_bytes(from, to),
+    };
+    match unless_gone(copied)? {
         Some(_) => account.own(to),
         None => unless_gone(fs::remove_file(to)).map(drop),
+    }
+}
+
+/// Copies a file by reading and writing it; std would have its blocks shared.
+fn copy_bytes(from: &Path, to: &Path) -> io::Result<()> {
+    use std::io::{Read, Write};
+    let (mut source, mut copy) = (fs::File::open(from)?, fs::File::create(to)?);
+    copy.set_permissions(source.metadata()?.permissions())?;
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match source.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => copy.write_all(&buffer[..count])?,
+        }
     }
 }
 
@@ -173,10 +232,15 @@ mod tests {
             fs::write(source.path().join(file), file).unwrap();
         }
         fs::write(source.path().join("postmaster.pid"), "1").unwrap();
-        let target = parent.path().join("copy");
+        let account = Account::detect().unwrap();
+        for (name, blocks) in [("shared", Blocks::Shared), ("own", Blocks::Own)] {
+            let target = parent.path().join(name);
+            copy_data(source.path(), &target, &account, blocks).unwrap();
+            assert_copied(&target);
+        }
+    }
 
-        copy_data(source.path(), &target, &Account::detect().unwrap()).unwrap();
-
+    fn assert_copied(target: &Path) {
         assert_eq!(fs::read_to_string(target.join("base/1/16384")).unwrap(), "base/1/16384");
         assert_eq!(
             fs::read_to_string(target.join("global/pg_control")).unwrap(),

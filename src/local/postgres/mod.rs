@@ -50,7 +50,7 @@ pub(crate) use self::wal::check_position;
 use self::base::{Base, Bases};
 use self::cluster::{Cluster, Record, data_of, log_of};
 use self::compute::{Host, Stop};
-use self::copy::copy_data;
+use self::copy::{Blocks, copy_data};
 use self::durable::Laid;
 use self::session::{Address, OWN_DATABASE, flush_position};
 use self::wal::Lsn;
@@ -89,6 +89,8 @@ struct Engine {
     folder: PathBuf,
     host: Host,
     bases: Bases,
+    /// Whether copies share their blocks here.
+    shares_blocks: bool,
     clusters: Mutex<HashMap<String, Arc<Cluster>>>,
     /// One lock per name being made or removed.
     gates: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
@@ -480,7 +482,7 @@ impl Engine {
             let laid = if spares.take(&base_id, &target) {
                 Laid::Durable { but: begun }
             } else {
-                copy_data(&source, &target, &account)?;
+                copy_data(&source, &target, &account, Blocks::Shared)?;
                 Laid::Fresh
             };
             for copy in wal::share(&log, &target.join("pg_wal"), first, end)? {

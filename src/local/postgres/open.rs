@@ -13,7 +13,7 @@ use super::cluster::{Cluster, data_of};
 use super::compute::Host;
 use super::sockets::Sockets;
 use super::spare::Spares;
-use super::{Engine, Install, blocking, leftover, template};
+use super::{Engine, Install, blocking, copy, leftover, template};
 use crate::error::Result;
 
 impl Engine {
@@ -56,8 +56,10 @@ impl Engine {
             cluster.record().bases.iter().for_each(|id| bases.hold(id));
         }
         bases.remove_unused().await?;
+        let shares_blocks = copy::shares_blocks(&folder)?;
         Ok(Engine {
             folder,
+            shares_blocks,
             host,
             bases,
             clusters: Mutex::new(clusters),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::account::Account;
-use super::copy::{copy_data, remove_folder};
+use super::copy::{Blocks, copy_data, remove_folder};
 use super::durable::sync_each;
 use super::locked;
 use super::upkeep::size_of;
@@ -39,6 +39,8 @@ struct Shared {
 struct Kind {
     /// Its data directory.
     data: PathBuf,
+    /// Where the blocks of its copies are.
+    blocks: Blocks,
     wanted: usize,
     ready: Vec<PathBuf>,
     /// Bytes of one copy, once they were counted.
@@ -65,7 +67,7 @@ impl Spares {
         }
         let next = ready.iter().map(|(number, _)| number + 1).max().unwrap_or(0);
         let ready = ready.into_iter().map(|(_, path)| path).collect();
-        let kind = Kind { data, wanted: OF_TEMPLATE, ready, size: None };
+        let kind = Kind { data, blocks: Blocks::Shared, wanted: OF_TEMPLATE, ready, size: None };
         let spares = Spares(Arc::new(Shared {
             folder,
             kinds: Mutex::new(BTreeMap::from([(template.clone(), kind)])),
@@ -86,17 +88,17 @@ impl Spares {
         spare.is_some_and(|spare| std::fs::rename(spare, target).is_ok())
     }
 
-    /// Keeps one copy ready of each of `bases` (with their data directories), as far as there is room,
+    /// Keeps one copy ready of each of `bases` (with data directories and where blocks are to be), as far as there is room,
     /// and none of others but the template.
-    pub(super) fn keep(&self, bases: Vec<(String, PathBuf)>) {
+    pub(super) fn keep(&self, bases: Vec<(String, PathBuf, Blocks)>) {
         let mut kinds = locked(&self.0.kinds);
         let dropped: Vec<String> = kinds
             .keys()
-            .filter(|id| **id != self.0.template && !bases.iter().any(|(kept, _)| kept == *id))
+            .filter(|id| **id != self.0.template && !bases.iter().any(|(kept, ..)| kept == *id))
             .cloned()
             .collect();
-        for (id, data) in bases {
-            let fresh = || Kind { data, wanted: 1, ready: Vec::new(), size: None };
+        for (id, data, blocks) in bases {
+            let fresh = || Kind { data, blocks, wanted: 1, ready: Vec::new(), size: None };
             kinds.entry(id).or_insert_with(fresh);
         }
         drop(kinds);
@@ -126,10 +128,10 @@ impl Spares {
         tokio::task::spawn_blocking(move || {
             let Ok(_alone) = shared.making.try_lock() else { return };
             while !shared.closed.load(Ordering::SeqCst)
-                && let Some((id, data)) = shared.missing()
+                && let Some((id, data, blocks)) = shared.missing()
             {
                 // A spare is a convenience: without it the base is copied when needed.
-                if shared.make(&id, &data).is_err() {
+                if shared.make(&id, &data, blocks).is_err() {
                     return;
                 }
             }
@@ -160,8 +162,8 @@ fn number_of(name: &str, prefix: &str) -> Option<u64> {
 }
 
 impl Shared {
-    /// Returns a base that lacks a copy for which there is room, and its data directory.
-    fn missing(&self) -> Option<(String, PathBuf)> {
+    /// Returns a base that lacks a copy for which there is room, its data directory, and where blocks are to be.
+    fn missing(&self) -> Option<(String, PathBuf, Blocks)> {
         let uncounted: Vec<(String, PathBuf)> = {
             let kinds = locked(&self.kinds);
             let uncounted = kinds.iter().filter(|(_, kind)| kind.size.is_none());
@@ -181,13 +183,13 @@ impl Shared {
         let fits = |kind: &Kind| kind.size.is_some_and(|size| used + size <= free / PART_OF_FREE);
         let (id, kind) =
             kinds.iter().find(|(_, kind)| kind.ready.len() < kind.wanted && fits(kind))?;
-        Some((id.clone(), kind.data.clone()))
+        Some((id.clone(), kind.data.clone(), kind.blocks))
     }
 
-    fn make(&self, id: &str, data: &Path) -> std::io::Result<()> {
+    fn make(&self, id: &str, data: &Path, blocks: Blocks) -> std::io::Result<()> {
         let unfinished = self.folder.join(".new-spare");
         remove_folder(&unfinished)?;
-        copy_data(data, &unfinished, &self.account)?;
+        copy_data(data, &unfinished, &self.account, blocks)?;
         sync_each(&unfinished)?;
         let prefix = if id == self.template { TEMPLATE_PREFIX } else { BASE_PREFIX };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -234,13 +236,13 @@ mod tests {
             (data(folder.path(), "t"), data(folder.path(), "one"), data(folder.path(), "two"));
         let spares = open(folder.path(), &template);
 
-        spares.keep(vec![("one".to_owned(), one.clone())]);
+        spares.keep(vec![("one".to_owned(), one.clone(), Blocks::Shared)]);
         until(|| spares.ready() == ["one", "t"]).await;
         let target = folder.path().join("target");
         assert!(spares.take("one", &target));
         assert_eq!(std::fs::read_to_string(target.join("PG_VERSION")).unwrap(), "one");
         assert!(!spares.take("two", &target), "there is none of it");
-        spares.keep(vec![("two".to_owned(), two.clone())]);
+        spares.keep(vec![("two".to_owned(), two.clone(), Blocks::Own)]);
 
         until(|| spares.ready() == ["t", "two"]).await;
         assert!(!spares.take("one", &folder.path().join("other")));
@@ -259,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (template, one) = (data(folder.path(), "t"), data(folder.path(), "one"));
         let first = open(folder.path(), &template);
-        first.keep(vec![("one".to_owned(), one)]);
+        first.keep(vec![("one".to_owned(), one, Blocks::Shared)]);
         until(|| first.ready() == ["one", "t"]).await;
         first.close();
         std::fs::create_dir(folder.path().join("spares/.new-spare")).unwrap();

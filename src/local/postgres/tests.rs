@@ -230,7 +230,13 @@ async fn a_copy_made_under_load_is_consistent() {
     let now = bench.engine.create_child("root", "now", Moment::Now).await.unwrap();
     let cluster = bench.engine.0.cluster("root").unwrap();
     let address = cluster.address().unwrap();
-    bench.engine.0.bases.take(&bench.engine.0.host, &cluster, &address).await.unwrap();
+    bench
+        .engine
+        .0
+        .bases
+        .take(&bench.engine.0.host, &cluster, &address, Blocks::Shared)
+        .await
+        .unwrap();
     bench.engine.create_child("root", "rebased", Moment::Now).await.unwrap();
     let past = bench.engine.create_child("root", "past", Moment::Time(earlier)).await.unwrap();
 

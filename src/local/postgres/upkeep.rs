@@ -3,29 +3,48 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::Cluster;
+use super::copy::Blocks;
 use super::session::Address;
 use super::wal::{self, Lsn};
 use super::{Engine, blocking, flushed, locked};
 use crate::error::{Doing, Result};
 
-/// When a new base is worth its copy: when both as much log was written since the last one.
+/// When a new base is worth its copy, by the log that was written since the last one.
 pub(super) struct Worth {
-    /// Bytes of log.
+    /// Least bytes of log.
     log: u64,
-    /// The data by so many: a base costs a copy of all of it.
-    data_by: u64,
+    /// Replaying it takes at least as long as the copy of a base, by so many.
+    cost_by: u32,
 }
 
 /// For a cluster that is seldom copied.
-const SELDOM: Worth = Worth { log: 64 << 20, data_by: 4 };
+const SELDOM: Worth = Worth { log: 64 << 20, cost_by: 2 };
 /// For a cluster that was copied lately: the less log there is, the sooner the next copy has replayed it.
-const HOT: Worth = Worth { log: 16 << 20, data_by: 4 };
-/// For a copy that waits for the base: replaying takes longer than copying only when there is much.
-pub(super) const WAITED_FOR: Worth = Worth { log: 256 << 20, data_by: 2 };
+const HOT: Worth = Worth { log: 16 << 20, cost_by: 2 };
+/// For a copy that waits for the base.
+pub(super) const WAITED_FOR: Worth = Worth { log: 256 << 20, cost_by: 1 };
+/// Bytes of log that are replayed in a second, with what it changes written out.
+const REPLAYED: u64 = 256 << 20;
+/// Bytes that are copied in a second where blocks are not shared.
+const COPIED: u64 = 512 << 20;
+/// How long sharing the blocks of a cluster may take. Random writes break a file that shares its blocks into
+/// ever more pieces, and sharing it again takes longer with each.
+const TOO_LONG: Duration = Duration::from_millis(500);
+
+impl Worth {
+    /// Says whether a base of `size` bytes is worth it after `behind` bytes of log; `sharing` is how long it takes
+    /// to share its blocks instead of copying them.
+    fn is_given(&self, behind: u64, size: u64, sharing: Option<Duration>) -> bool {
+        let cost = sharing.unwrap_or_else(|| time_for(size, COPIED));
+        behind >= self.log && time_for(behind, REPLAYED) >= cost / self.cost_by
+    }
+}
+
 /// How old a base must be before the one before it is of no more use to copies of the recent past.
 const RECENT: SignedDuration = SignedDuration::from_secs(60);
 /// Most bases a cluster keeps; beyond, those in between are thinned out.
@@ -90,21 +109,21 @@ pub(super) fn freshen(engine: &Arc<Engine>, cluster: &Arc<Cluster>) {
 }
 
 /// Returns the bases that the next copies are likely to start from, with their data directories: of each
-/// hot cluster the newest, and while that is recent the one before.
-fn likely(engine: &Engine, now: Timestamp) -> Vec<(String, PathBuf)> {
+/// hot cluster the newest, and while that is recent the one before; and where their blocks are to be.
+fn likely(engine: &Engine, now: Timestamp) -> Vec<(String, PathBuf, Blocks)> {
     let clusters: Vec<Arc<Cluster>> = locked(&engine.clusters).values().cloned().collect();
     let mut likely = Vec::new();
     for cluster in clusters.iter().filter(|cluster| cluster.is_hot()) {
         for id in cluster.record().bases.iter().rev() {
             let Some((base, data)) = engine.bases.get(id).zip(engine.bases.data(id)) else { break };
-            likely.push((id.clone(), data));
+            likely.push((id.clone(), data, blocks_of(engine, cluster)));
             if now.duration_since(base.end_time) > RECENT {
                 break;
             }
         }
     }
     likely.sort();
-    likely.dedup();
+    likely.dedup_by(|one, other| one.0 == other.0);
     likely
 }
 
@@ -124,10 +143,28 @@ pub(super) async fn renew_base(
     }
     let data = cluster.data().join("base");
     let size = blocking(move || Ok(size_of(&data)?)).await?;
-    if behind < size / worth.data_by {
+    let blocks = blocks_of(engine, cluster);
+    let shares = engine.shares_blocks && blocks == Blocks::Shared;
+    let sharing = shares.then(|| cluster.sharing_time());
+    if !worth.is_given(behind, size, sharing) {
         return Ok(());
     }
-    engine.bases.take(&engine.host, cluster, address).await
+    let taken = engine.bases.take(&engine.host, cluster, address, blocks).await?;
+    if shares {
+        cluster.note_sharing_time(taken);
+    }
+    Ok(())
+}
+
+/// Says where the blocks of copies of `cluster` are to be.
+fn blocks_of(engine: &Engine, cluster: &Cluster) -> Blocks {
+    let in_pieces = engine.shares_blocks && cluster.sharing_time() > TOO_LONG;
+    if in_pieces { Blocks::Own } else { Blocks::Shared }
+}
+
+/// Returns how long `bytes` take at `speed`, in bytes a second.
+fn time_for(bytes: u64, speed: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / speed)
 }
 
 /// Drops the bases and the log that the retention does not ask for.
@@ -198,6 +235,21 @@ mod tests {
     fn bases(positions: &[u64]) -> Vec<(Timestamp, Lsn)> {
         let at = |second: &u64| Timestamp::from_second((*second).cast_signed()).unwrap();
         positions.iter().map(|second| (at(second), Lsn(*second))).collect()
+    }
+
+    #[test]
+    fn a_base_is_worth_what_it_costs() {
+        let (mega, giga) = (1 << 20, 1 << 30);
+        let (quick, slow) = (Some(Duration::from_millis(60)), Some(Duration::from_millis(500)));
+
+        assert!(!HOT.is_given(15 * mega, 70 * mega, None));
+        assert!(HOT.is_given(18 * mega, 70 * mega, None));
+        assert!(!HOT.is_given(255 * mega, giga, None));
+        assert!(HOT.is_given(256 * mega, giga, None));
+        assert!(!WAITED_FOR.is_given(256 * mega, giga, None));
+        assert!(HOT.is_given(16 * mega, giga, quick));
+        assert!(!HOT.is_given(63 * mega, giga, slow));
+        assert!(HOT.is_given(64 * mega, giga, slow));
     }
 
     #[test]
