@@ -1,14 +1,18 @@
 """What an endpoint's listener costs a query, beside a raw splice, haproxy and pgbouncer where they are installed.
 
 All of them lead to the same compute; `pgbench -S` runs through each in turn, several times over, so
-that a busy machine slows all alike. Part of `make bench`; alone: `python3 benches/listener.py`.
+that a busy machine slows all alike. On few cores the rate with sixteen clients depends on the processor
+time of a query, so that is shown too: in between, and in the client, whose own TLS nothing in between can
+save. Part of `make bench`; alone: `python3 benches/listener.py`.
 """
 
 from __future__ import annotations
 
 import getpass
 import glob
+import json
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -31,8 +35,11 @@ class Way:
 
     name: str
     environment: dict[str, str]
+    process: int | None = None  # what passes the bytes on, if anything does
     middle: list[float] = field(default_factory=list)  # round trip at p50 with one client, µs
     rate: list[float] = field(default_factory=list)  # transactions a second with sixteen
+    between: list[float] = field(default_factory=list)  # processor time of `process` for each of those, µs
+    client: list[float] = field(default_factory=list)  # the same of pgbench
 
 
 def main() -> None:
@@ -46,7 +53,7 @@ def main() -> None:
             # Another order each time: what one leaves behind is not always the same one's burden.
             for way in ways[number % len(ways):] + ways[: number % len(ways)]:
                 way.middle.append(round_trip(way, folder))
-                way.rate.append(throughput(way))
+                throughput(way)
         report(ways)
     finally:
         for helper in helpers:
@@ -75,12 +82,14 @@ def prepare(folder: Path, helpers: list[subprocess.Popen]) -> list[Way]:
     path = f"{sockets}/.s.PGSQL.{number}"
 
     def through(name: str, port: int, **more: str) -> Way:
-        return Way(name, {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": user, "PGSSLMODE": "disable", **more})
+        environment = {"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": user, "PGSSLMODE": "disable", **more}
+        return Way(name, environment, helpers[-1].pid)
 
+    server = json.loads((folder / "workspace" / "server.json").read_text())["pid"]
     ways = [
         Way("compute, Unix socket", {"PGHOST": sockets, "PGPORT": number, "PGUSER": user}),
         through("raw splice", splice(folder, path, helpers)),
-        Way("endpoint (TLS, checked login)", endpoint),
+        Way("endpoint (TLS, checked login)", endpoint, server),
     ]
     if shutil.which("haproxy"):
         ways.append(through("haproxy", haproxy(folder, path, helpers)))
@@ -158,22 +167,51 @@ def round_trip(way: Way, folder: Path) -> float:
     return statistics.median(int(line.split()[2]) for line in lines)
 
 
-def throughput(way: Way) -> float:
+def throughput(way: Way) -> None:
+    """Notes the rate with sixteen clients, and what processor time a query took in between and in the client."""
+    before, own = cpu_seconds(way.process), client_seconds()
     said = run_in(way, [pgbench(), "-n", "-S", "-c", "16", "-j", "2", "-T", str(SECONDS), DATABASE])
-    line = next(line for line in said.splitlines() if line.startswith("tps = "))
-    return float(line.split()[2])
+    after, count = cpu_seconds(way.process), float(printed_after(said, "number of transactions actually processed: "))
+    way.rate.append(float(printed_after(said, "tps = ")))
+    way.client.append((client_seconds() - own) / count * 1e6)
+    if before is not None and after is not None:
+        way.between.append((after - before) / count * 1e6)
+
+
+def printed_after(said: str, label: str) -> str:
+    """Returns the number that pgbench prints after `label`, where it may stand as `done/asked`."""
+    line = next(line for line in said.splitlines() if line.startswith(label))
+    return line.removeprefix(label).split()[0].split("/")[0]
+
+
+def cpu_seconds(process: int | None) -> float | None:
+    """Returns the processor time that a process has taken, where the system tells."""
+    try:
+        words = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def client_seconds() -> float:
+    """Returns the processor time of all programs that were run to their end."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
 
 
 def report(ways: list[Way]) -> None:
     direct, raw = ways[0], ways[1]
     heading(f"A query through the endpoint's listener (pgbench -S; medians of {ROUNDS} rounds)")
-    print(f"  {'':<31}{'1 client, p50':>15}{'added':>10}{'of splice':>11}{'16 clients':>14}{'of splice':>11}")
+    print(f"  {'':<31}{'1 client, p50':>15}{'added':>10}{'of splice':>11}{'16 clients':>14}{'of splice':>11}"
+          f"{'CPU between':>14}{'in client':>11}")
     for way in ways:
         added = statistics.median(one - other for one, other in zip(way.middle, direct.middle))
         speed = statistics.median(other / one for one, other in zip(way.middle, raw.middle))
         rate = statistics.median(one / other for one, other in zip(way.rate, raw.rate))
+        between = f"{statistics.median(way.between):.1f} µs" if way.between else ""
+        client = f"{statistics.median(way.client):.1f} µs"
         print(f"  {way.name:<31}{statistics.median(way.middle):>12.0f} µs{added:>7.0f} µs{speed:>10.2f}x"
-              f"{statistics.median(way.rate):>10.0f} tps{rate:>10.2f}x", flush=True)
+              f"{statistics.median(way.rate):>10.0f} tps{rate:>10.2f}x{between:>14}{client:>11}", flush=True)
 
 
 def run_in(way: Way, command: list[str]) -> str:
