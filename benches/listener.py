@@ -93,6 +93,10 @@ def prepare(folder: Path, helpers: list[subprocess.Popen]) -> list[Way]:
     ]
     if shutil.which("haproxy"):
         ways.append(through("haproxy", haproxy(folder, path, helpers)))
+        # It knows nothing of Postgres, so its clients must begin with TLS: possible from version 17 on.
+        if shutil.which("openssl") and client_version() >= 17:
+            port = haproxy(folder, path, helpers, tls=True)
+            ways.append(through("haproxy (TLS)", port, PGSSLMODE="require", PGSSLNEGOTIATION="direct"))
     if shutil.which("pgbouncer"):
         ways.append(through("pgbouncer", pgbouncer(folder, sockets, number, user, helpers)))
         if shutil.which("openssl"):
@@ -111,12 +115,19 @@ def splice(folder: Path, path: str, helpers: list[subprocess.Popen]) -> int:
     return int(helper.stdout.readline())
 
 
-def haproxy(folder: Path, path: str, helpers: list[subprocess.Popen]) -> int:
+def haproxy(folder: Path, path: str, helpers: list[subprocess.Popen], tls: bool = False) -> int:
     port = free_port()
-    settings = folder / "haproxy.cfg"
+    place = folder / f"haproxy-{port}"
+    place.mkdir()
+    secure = ""
+    if tls:
+        key, proof = certificate(place)
+        (place / "both").write_text(proof.read_text() + key.read_text())
+        secure = f" ssl crt {place}/both alpn postgresql"
+    settings = place / "haproxy.cfg"
     settings.write_text(
         f"defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
-        f"listen postgres\n  bind 127.0.0.1:{port}\n  server compute unix@{path}\n"
+        f"listen postgres\n  bind 127.0.0.1:{port}{secure}\n  server compute unix@{path}\n"
     )
     helpers.append(subprocess.Popen(["haproxy", "-q", "-db", "-f", str(settings)]))
     return port
@@ -137,9 +148,8 @@ def pgbouncer(
     )
     (place / "users").write_text(f'"{user}" ""\n')
     if tls:
-        run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", "/CN=localhost", "-keyout", f"{place}/key", "-out", f"{place}/certificate"])
-        text += f"client_tls_sslmode = require\nclient_tls_key_file = {place}/key\nclient_tls_cert_file = {place}/certificate\n"
+        key, proof = certificate(place)
+        text += f"client_tls_sslmode = require\nclient_tls_key_file = {key}\nclient_tls_cert_file = {proof}\n"
     settings.write_text(text)
     command = ["pgbouncer", "-q", str(settings)]
     if getpass.getuser() == "root":
@@ -148,6 +158,14 @@ def pgbouncer(
         command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
     helpers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
     return port
+
+
+def certificate(place: Path) -> tuple[Path, Path]:
+    """Makes a key and a certificate of its own in `place`."""
+    key, proof = place / "key", place / "certificate"
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(proof)])
+    return key, proof
 
 
 def wait_for(way: Way) -> None:
@@ -230,6 +248,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def client_version() -> int:
+    """Returns the major version of pgbench, which prints `pgbench (PostgreSQL) 17.2`."""
+    said = subprocess.run([pgbench(), "--version"], capture_output=True, text=True, check=True).stdout
+    return int(said.split()[2].split(".")[0])
 
 
 def pgbench() -> str:
