@@ -106,7 +106,7 @@ impl World {
         if protected {
             self.check_protection(project)?;
         }
-        if self.live_uids_of(project).len() >= MOST_BRANCHES {
+        if self.live_of(project).count() >= MOST_BRANCHES {
             let text = format!("the project has {MOST_BRANCHES} branches, the most there may be");
             return Err(Fault::exhausted(text));
         }
@@ -136,14 +136,15 @@ impl World {
     /// Returns a page of the branches of a project.
     pub(crate) fn list_branches(&self, project: &str, request: &PageRequest) -> Answer<BranchList> {
         self.project(project)?;
-        let mut shown: Vec<&BranchRecord> = if request.show_deleted {
-            self.branches.values().filter(|branch| branch.project == project).collect()
-        } else {
-            self.live_uids_of(project).iter().map(|uid| &self.branches[uid]).collect()
-        };
         let key = |branch: &&BranchRecord| format!("{} {}", branch.id, branch.uid);
-        shown.sort_by_key(key);
-        let (page, next_page_token) = request.cut(shown.into_iter(), key)?;
+        let (page, next_page_token) = if request.show_deleted {
+            let all = self.branches.values().filter(|branch| branch.project == project);
+            let mut all: Vec<&BranchRecord> = all.collect();
+            all.sort_by(|one, other| (&one.id, &one.uid).cmp(&(&other.id, &other.uid)));
+            request.cut(all.into_iter(), key)?
+        } else {
+            request.cut(self.live_of(project), key)?
+        };
         let branches = page.into_iter().map(|branch| self.wire_branch(branch)).collect();
         Ok(BranchList { branches, next_page_token })
     }
@@ -210,8 +211,7 @@ impl World {
     ///
     /// Source: limits of the Terraform provider's documentation, read 2026-08.
     fn check_protection(&self, project: &str) -> Answer<()> {
-        let uids = self.live_uids_of(project);
-        if uids.iter().filter(|uid| self.branches[*uid].protected).count() < MOST_PROTECTED {
+        if self.live_of(project).filter(|branch| branch.protected).count() < MOST_PROTECTED {
             return Ok(());
         }
         Err(Fault::exhausted("the project has 1 protected branch, the most there may be"))
@@ -437,14 +437,11 @@ impl World {
         self.touch(Shelf::Branches, uid);
     }
 
-    /// Returns the uids of the live branches of a project.
-    pub(super) fn live_uids_of(&self, project: &str) -> Vec<String> {
+    /// Returns the live branches of a project, by their ids.
+    pub(super) fn live_of(&self, project: &str) -> impl Iterator<Item = &BranchRecord> {
         let first = (project.to_owned(), String::new());
-        self.live
-            .range(first..)
-            .take_while(|((of, _), _)| of == project)
-            .map(|(_, uid)| uid.clone())
-            .collect()
+        let live = self.live.range(first..).take_while(move |((of, _), _)| of == project);
+        live.map(|(_, uid)| &self.branches[uid])
     }
 
     /// Returns the uids of all branches of a project, deleted ones included.
@@ -460,9 +457,10 @@ impl World {
     }
 
     fn has_children(&self, branch: &BranchRecord) -> bool {
-        self.live_uids_of(&branch.project).iter().any(|uid| {
-            self.branches[uid].source.as_ref().is_some_and(|source| source.uid == branch.uid)
-        })
+        let copies = |other: &BranchRecord| {
+            other.source.as_ref().is_some_and(|source| source.uid == branch.uid)
+        };
+        self.live_of(&branch.project).any(copies)
     }
 
     fn wire_branch(&self, branch: &BranchRecord) -> Branch {

@@ -144,9 +144,7 @@ impl World {
         }
         let exempt = &self.project(&branch.project)?.default_branch;
         let active: usize = self
-            .live_uids_of(&branch.project)
-            .iter()
-            .filter_map(|uid| self.branch_by_uid(uid))
+            .live_of(&branch.project)
             .filter(|branch| branch.id != *exempt)
             .map(|branch| branch.endpoints.iter().filter(|endpoint| endpoint.counts()).count())
             .sum();

@@ -331,7 +331,7 @@ impl World {
         project.update_time = now;
         let answer = response(&project.wire());
         self.put_project(project);
-        let live = self.live_uids_of(id);
+        let live = self.live_of(id).map(|branch| branch.uid.clone()).collect();
         let operation = self.finished("Project", ProjectName::new(id), answer, now);
         Ok(Started { operation, work: Work::Revive(live) })
     }
