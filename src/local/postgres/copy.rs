@@ -79,29 +79,32 @@ pub(super) fn copy_data(
     Ok(())
 }
 
-/// Says whether copies of files in `folder` share their blocks, by trying it.
+/// Says whether copies of files in `folder` share their blocks, by trying it. Where it cannot be tried, as on a full
+/// disk, they do not.
+pub(super) fn shares_blocks(folder: &Path) -> bool {
+    try_sharing(folder).is_ok()
+}
+
 #[cfg(target_os = "linux")]
-pub(super) fn shares_blocks(folder: &Path) -> io::Result<bool> {
+fn try_sharing(folder: &Path) -> io::Result<()> {
     use std::io::Write;
     let (mut file, clone) = (tempfile::tempfile_in(folder)?, tempfile::tempfile_in(folder)?);
     file.write_all(&[0; 4096])?;
-    Ok(rustix::fs::ioctl_ficlone(&clone, &file).is_ok())
+    Ok(rustix::fs::ioctl_ficlone(&clone, &file)?)
 }
 
-/// Says whether copies of files in `folder` share their blocks, by trying it.
 #[cfg(target_vendor = "apple")]
-pub(super) fn shares_blocks(folder: &Path) -> io::Result<bool> {
+fn try_sharing(folder: &Path) -> io::Result<()> {
     let folder = tempfile::tempdir_in(folder)?;
     let (file, clone) = (folder.path().join("file"), folder.path().join("clone"));
     fs::write(&file, [0; 4096])?;
     let flags = rustix::fs::CloneFlags::empty();
-    Ok(rustix::fs::fclonefileat(fs::File::open(&file)?, rustix::fs::CWD, &clone, flags).is_ok())
+    Ok(rustix::fs::fclonefileat(fs::File::open(&file)?, rustix::fs::CWD, &clone, flags)?)
 }
 
-/// Says whether copies of files in `folder` share their blocks; it is not known here.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-pub(super) fn shares_blocks(_: &Path) -> io::Result<bool> {
-    Ok(false)
+fn try_sharing(_: &Path) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 /// Creates the folders of the copy and lists the files that belong into it.
@@ -250,5 +253,12 @@ mod tests {
         for missing in ["pg_notify/0", "pg_wal/1", "postmaster.pid", "base/pgsql_tmp"] {
             assert!(!target.join(missing).exists(), "{missing}");
         }
+    }
+
+    #[test]
+    fn where_sharing_cannot_be_tried_nothing_is_shared() {
+        let parent = tempfile::tempdir().unwrap();
+
+        assert!(!shares_blocks(&parent.path().join("missing")));
     }
 }

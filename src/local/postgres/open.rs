@@ -56,7 +56,7 @@ impl Engine {
             cluster.record().bases.iter().for_each(|id| bases.hold(id));
         }
         bases.remove_unused().await?;
-        let shares_blocks = copy::shares_blocks(&folder)?;
+        let shares_blocks = copy::shares_blocks(&folder);
         Ok(Engine {
             folder,
             shares_blocks,
