@@ -5,7 +5,8 @@
 use reqwest::Method;
 
 use super::client::Client;
-use super::error::Result;
+use super::deletion::DeletableBranch;
+use super::error::{Error, Result};
 use super::operations::{Deleted, Pending};
 use super::request::Request;
 use crate::wire::names::{BranchName, ProjectName};
@@ -58,13 +59,19 @@ impl Client {
 
     /// Starts deleting a branch with its endpoints; it can be brought back unless `purge`.
     ///
-    /// Fails with 400 for a protected branch, the root branch, and one with children.
+    /// It is looked at again just before: the call takes a name, and that may be another branch's by
+    /// now. Fails with `Changed` then, and with 400 for a protected branch, the root branch, and one
+    /// with children.
     pub(crate) async fn delete_branch(
         &self,
-        name: &BranchName,
+        branch: &DeletableBranch,
         purge: bool,
     ) -> Result<Pending<Deleted>> {
-        let request = Request::postgres(Method::DELETE, name, &[]).flag("purge", purge);
-        self.json(request).await.map(Pending::new)
+        let look = || async {
+            let now = self.get_branch(branch.name()).await?;
+            branch.recheck(&now).map_err(Error::Changed)
+        };
+        let request = Request::postgres(Method::DELETE, branch.name(), &[]).flag("purge", purge);
+        self.delete_checked(request, look).await
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Error {
         /// What is wrong with the answer.
         reason: String,
     },
+    /// What was to be deleted is not what was looked at any more.
+    Changed(error::Error),
     /// The change was accepted and failed later.
     Operation {
         /// Name of the operation.
@@ -65,7 +67,7 @@ impl Error {
 
     /// Returns whether the workspace said that the name is taken, or that it is busy with it.
     pub(crate) fn is_conflict(&self) -> bool {
-        self.kind() == Kind::Conflict
+        !matches!(self, Error::Changed(_)) && self.kind() == Kind::Conflict
     }
 
     /// Returns whether a change may have happened although its answer never arrived.
@@ -88,7 +90,9 @@ impl Error {
 
     fn kind(&self) -> Kind {
         match self {
-            Error::NotLoggedIn(error) | Error::NoAnswer { reason: error, .. } => error.kind(),
+            Error::NotLoggedIn(error)
+            | Error::Changed(error)
+            | Error::NoAnswer { reason: error, .. } => error.kind(),
             Error::Refused { status, failure, .. } => kind_of(*status, failure),
             Error::Operation { failure, .. } => kind_of(0, failure),
             Error::NotUnderstood { .. } => Kind::Failed,
@@ -141,7 +145,9 @@ impl From<Error> for error::Error {
     fn from(error: Error) -> Self {
         let kind = error.kind();
         match error {
-            Error::NotLoggedIn(error) | Error::NoAnswer { reason: error, .. } => error,
+            Error::NotLoggedIn(error)
+            | Error::Changed(error)
+            | Error::NoAnswer { reason: error, .. } => error,
             Error::Refused { status, failure, request_id, login_hint, .. } => {
                 let code = failure.error_code.as_str();
                 let code = if code.is_empty() { String::new() } else { format!(" {code}") };

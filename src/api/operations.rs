@@ -14,6 +14,8 @@ use crate::wire::postgres::Operation;
 
 /// First pause between two looks at something that takes time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How often a deletion whose answer was lost is sent in all.
+const LOST_TRIES: u32 = 3;
 /// Longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -66,6 +68,26 @@ impl Poll {
 }
 
 impl Client {
+    /// Starts the deletion `request` after `look` found what is meant under its name.
+    ///
+    /// A lost answer may be that of a deletion that took place, and the name somebody else's since:
+    /// what was looked at is looked at again before the request is sent again.
+    pub(super) async fn delete_checked<F: Future<Output = Result<()>>>(
+        &self,
+        request: Request,
+        look: impl Fn() -> F,
+    ) -> Result<Pending<Deleted>> {
+        let request = request.once();
+        let mut tries = LOST_TRIES;
+        loop {
+            look().await?;
+            match self.json(request.clone()).await {
+                Err(error) if error.is_reply_lost() && tries > 1 => tries -= 1,
+                answer => return answer.map(Pending::new),
+            }
+        }
+    }
+
     /// Waits until `pending` is finished and returns what it gives.
     ///
     /// Fails with `Operation` when the change failed, and with `TimedOut`, naming `awaited`, when

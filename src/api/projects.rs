@@ -5,7 +5,8 @@
 use reqwest::Method;
 
 use super::client::Client;
-use super::error::Result;
+use super::deletion::DeletableProject;
+use super::error::{Error, Result};
 use super::operations::{Deleted, Pending};
 use super::request::Request;
 use crate::wire::names::ProjectName;
@@ -55,13 +56,18 @@ impl Client {
 
     /// Starts deleting a project with its branches; it can be brought back, and its id stays taken, unless `purge`.
     ///
-    /// Fails with 400 while one of its branches is protected.
+    /// It is looked at again just before. Fails with `Changed` when the name is another project's by
+    /// now, and with 400 while one of its branches is protected.
     pub(crate) async fn delete_project(
         &self,
-        name: &ProjectName,
+        project: &DeletableProject,
         purge: bool,
     ) -> Result<Pending<Deleted>> {
-        let request = Request::postgres(Method::DELETE, name, &[]).flag("purge", purge);
-        self.json(request).await.map(Pending::new)
+        let look = || async {
+            let now = self.get_project(project.name()).await?;
+            project.recheck(&now).map_err(Error::Changed)
+        };
+        let request = Request::postgres(Method::DELETE, project.name(), &[]).flag("purge", purge);
+        self.delete_checked(request, look).await
     }
 }

@@ -257,9 +257,9 @@ struct Delete {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// Exact name of a default, protected or production branch that is to go
+    /// Exact name of a default, protected or production branch that is to go (can be repeated)
     #[arg(long, value_name = "NAME")]
-    confirm: Option<String>,
+    confirm: Vec<String>,
     /// Show what would be done and stop
     #[arg(long)]
     dry_run: bool,
@@ -276,13 +276,13 @@ impl Delete {
         }
         let api = cx.api()?;
         announce(cx, &branches);
-        let plan = ops::plan_delete(&api, branches, self.confirm.as_deref(), scope.all).await?;
+        let plan = ops::plan_delete(&api, branches, &self.confirm, scope.all).await?;
         if self.dry_run {
             return cx.ui.show(&Planned { plan, now: cx.now() });
         }
         if !self.yes {
             let names: Vec<String> =
-                plan.branches.iter().map(|victim| victim.name.short()).collect();
+                plan.branches.iter().map(|branch| branch.name.short()).collect();
             cx.ui.confirm(&format!("delete {}?", names.join(", ")), "--yes")?;
         }
         let deleted = ops::delete(&api, &cx.ui.steps, plan, self.wait.limit()).await?;
@@ -433,11 +433,11 @@ struct Planned {
 impl Show for Planned {
     fn text(&self, f: &mut dyn fmt::Write) -> fmt::Result {
         let mut table = Table::new(["WOULD DELETE", "SOURCE", "CREATED"]);
-        for victim in &self.plan.branches {
+        for branch in &self.plan.branches {
             table.row([
-                victim.name.short(),
-                victim.source.as_ref().map_or("-".to_owned(), |name| name.branch.clone()),
-                victim.create_time.map_or("-".to_owned(), |time| distance(time, self.now)),
+                branch.name.short(),
+                branch.source.as_ref().map_or("-".to_owned(), |name| name.branch.clone()),
+                branch.create_time.map_or("-".to_owned(), |time| distance(time, self.now)),
             ]);
         }
         table.write(f)

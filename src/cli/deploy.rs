@@ -11,9 +11,9 @@ use super::{Done, WaitTimeout};
 use crate::api::Client;
 use crate::bundle::Bundle;
 use crate::error::{Error, Kind, Result};
+use crate::ops::confirm;
 use crate::ops::deploy::{self, Action, Change, Outcome, Plan, Request};
 use crate::ops::drift::Drift;
-use crate::ops::precious;
 use crate::ui::{Show, Table};
 
 /// Deploy the bundle: its resources, then every app at the same time
@@ -82,7 +82,7 @@ impl Deploy {
         announce(cx, &bundle, &api, &plan);
         let losses: Vec<&str> =
             plan.destructive().iter().map(|change| change.name.as_str()).collect();
-        plan.unprotect = precious::refuse_unconfirmed(&api, &losses, &self.confirm).await?;
+        plan.confirmed = confirm::confirm(&api, &losses, &self.confirm).await?;
         consent(cx, &plan, self.yes)?;
         let left = Mutex::new(plan.apps.clone());
         let told = |outcome: &Outcome| {

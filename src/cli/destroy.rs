@@ -69,7 +69,7 @@ impl Destroy {
             return cx.ui.show(&Answer { deleted, dry_run: true });
         }
         plan.refuse_guarded()?;
-        let unprotect = destroy::refuse_unconfirmed(&api, &plan, &self.confirm).await?;
+        let confirmed = destroy::confirm(&api, &plan, &self.confirm).await?;
         if !self.yes {
             for change in &deleted {
                 steps.warn(format!("delete {} {}", change.resource, change.name));
@@ -78,7 +78,7 @@ impl Destroy {
             cx.ui.confirm(&what, "--yes")?;
         }
         let limit = self.wait.limit();
-        let done = destroy::apply(&api, steps, &engine, &plan, unprotect, limit);
+        let done = destroy::apply(&api, steps, &engine, &plan, &confirmed, limit);
         steps.unless_interrupted(done).await??;
         cx.ui.show(&Answer { deleted, dry_run: false })
     }

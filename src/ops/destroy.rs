@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::api::Client;
 use crate::bundle::Bundle;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::branch;
+use crate::ops::confirm::{self, Confirmed};
 use crate::ops::deploy::{self, Change, Engine, Entry, Record, Shelf};
 use crate::ops::drift::Drift;
-use crate::ops::{branch, precious};
 use crate::ui::Steps;
-use crate::wire::names::BranchName;
 
 /// What is to be destroyed.
 #[derive(Debug)]
@@ -72,18 +72,14 @@ pub(crate) async fn plan(api: &Client, engine: &Engine, bundle: &Bundle) -> Resu
     Ok(Some(Plan { entries, drift, folder: shelf.folder, guarded }))
 }
 
-/// Refuses to destroy projects and default, protected or production branches that `confirmed` does
-/// not name. Returns the protected branches that it does name.
-pub(crate) async fn refuse_unconfirmed(
-    api: &Client,
-    plan: &Plan,
-    confirmed: &[String],
-) -> Result<Vec<BranchName>> {
-    let names: Vec<&str> = plan.entries.iter().map(|entry| entry.name.as_str()).collect();
-    precious::refuse_unconfirmed(api, &names, confirmed).await
+/// Refuses to destroy projects and default, protected or production branches that `names` does not
+/// confirm.
+pub(crate) async fn confirm(api: &Client, plan: &Plan, names: &[String]) -> Result<Confirmed> {
+    let targets: Vec<&str> = plan.entries.iter().map(|entry| entry.name.as_str()).collect();
+    confirm::confirm(api, &targets, names).await
 }
 
-/// Deletes what `plan` holds; `unprotect` are branches whose protection is taken off first.
+/// Deletes what `plan` holds.
 ///
 /// Interrupted, what is deleted stays deleted, and the same call again deletes the rest.
 pub(crate) async fn apply(
@@ -91,13 +87,13 @@ pub(crate) async fn apply(
     steps: &Steps,
     engine: &Engine,
     plan: &Plan,
-    unprotect: Vec<BranchName>,
+    confirmed: &Confirmed,
     limit: Duration,
 ) -> Result<()> {
-    for name in unprotect {
+    for name in confirmed.protected() {
         branch::unprotect(api, &name, limit)
             .await
             .doing(|| format!("could not take the protection off `{}`", name.short()))?;
     }
-    deploy::destroy(api, steps, engine, &plan.entries, &plan.folder, limit).await
+    deploy::destroy(api, steps, engine, &plan.entries, confirmed, &plan.folder, limit).await
 }

@@ -1,6 +1,7 @@
 //! What the commands do: one file per command, and what several of them share.
 
 pub(crate) mod branch;
+pub(crate) mod confirm;
 pub(crate) mod creds;
 pub(crate) mod deploy;
 pub(crate) mod destroy;
@@ -10,7 +11,6 @@ pub(crate) mod init;
 pub(crate) mod migrate;
 pub(crate) mod names;
 mod parallel;
-pub(crate) mod precious;
 pub(crate) mod scaffold;
 pub(crate) mod smoke;
 mod sql;

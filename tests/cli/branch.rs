@@ -399,17 +399,17 @@ fn delete_asks_and_without_a_terminal_refuses() {
     assert_snapshot!(forge.run("branch delete production --yes"), @r#"
         --- stderr
         → projects/bury/branches/production (project from lakeforge.yml)
-        error: branch `bury/production` is not deleted just so
-          why: it is the default branch of its project
-          try: --confirm production
+        error: the deletion has to be confirmed by name
+          why: `projects/bury/branches/production` is the default branch of its project
+          try: --confirm bury/production
         --- exit 13
         "#);
     assert_snapshot!(forge.run("branch delete production --yes --confirm prod"), @r#"
         --- stderr
         → projects/bury/branches/production (project from lakeforge.yml)
-        error: branch `bury/production` is not deleted just so
-          why: it is the default branch of its project
-          try: --confirm production
+        error: the deletion has to be confirmed by name
+          why: `projects/bury/branches/production` is the default branch of its project
+          try: --confirm bury/production
         --- exit 13
         "#);
     assert_snapshot!(forge.run("branch delete dev --dry-run"), @r#"
@@ -456,9 +456,9 @@ fn delete_keeps_parents_and_protected_branches() {
     assert_snapshot!(forge.run("branch delete kept --yes"), @r#"
         --- stderr
         → projects/guard/branches/kept (project from lakeforge.yml)
-        error: branch `guard/kept` is not deleted just so
-          why: it is protected
-          try: --confirm kept
+        error: the deletion has to be confirmed by name
+          why: `projects/guard/branches/kept` is protected
+          try: --confirm guard/kept
         --- exit 13
         "#);
     assert_snapshot!(forge.run("branch delete dev --yes"), @r#"

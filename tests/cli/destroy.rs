@@ -65,7 +65,7 @@ fn destroy_deletes_what_was_deployed_and_nothing_else() {
         --- stderr
         → with the built-in engine, for the embedded workspace alone
         → bundle `destroy-gone`, target `local`, [HOST]
-        error: a project or a precious branch goes only by name
+        error: the deletion has to be confirmed by name
           why: `projects/destroy-gone` takes its branches along: dev, production
           try: --confirm destroy-gone
         --- exit 13
@@ -148,7 +148,7 @@ fn destroy_takes_a_protected_branch_only_by_name() {
         --- stderr
         → with the built-in engine, for the embedded workspace alone
         → bundle `destroy-kept`, target `local`, [HOST]
-        error: a project or a precious branch goes only by name
+        error: the deletion has to be confirmed by name
           why: `projects/destroy-kept/branches/dev` is protected
           try: --confirm destroy-kept/dev
         --- exit 13
@@ -234,7 +234,7 @@ fn deploy_deletes_what_the_bundle_no_longer_has_after_consent() {
         only the bundle: nothing
         only the last deployment ([TIME] by [ID]): projects/destroy-less, projects/destroy-less/branches/dev, projects/destroy-less/branches/dev/endpoints/primary, projects/destroy-less/branches/new, projects/destroy-less/branches/new/endpoints/primary
         → bundle `destroy-less`, target `local`, [HOST]
-        error: a project or a precious branch goes only by name
+        error: the deletion has to be confirmed by name
           why: `projects/destroy-less` takes its branches along: dev, new, production
           try: --confirm destroy-less
         --- exit 13

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::make::{self, Journal};
-use crate::api::{Client, Poll};
+use crate::api::{Client, DeletableBranch, Poll};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::names::Resolved;
 use crate::ops::parallel;
@@ -170,7 +170,15 @@ async fn remove(api: &Client, name: &BranchName) -> Result<()> {
     let mut poll = Poll::new(TIDY_LIMIT);
     let mut missing = false;
     loop {
-        let done = match api.delete_branch(name, true).await {
+        let branch = match api.get_branch(name).await {
+            Ok(branch) => Ok(DeletableBranch::disposable(&branch)?),
+            Err(error) => Err(error),
+        };
+        let pending = match branch {
+            Ok(branch) => api.delete_branch(&branch, true).await,
+            Err(error) => Err(error),
+        };
+        let done = match pending {
             Ok(pending) => api.wait::<serde_json::Value>(pending, "deletion", poll.left()).await,
             Err(error) => Err(error),
         };

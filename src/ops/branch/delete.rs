@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::api::Client;
+use crate::api::{Client, DeletableBranch, Unconfirmed};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::names::{self, Resolved};
-use crate::ops::{parallel, precious};
+use crate::ops::parallel;
 use crate::ui::Steps;
 use crate::wire::names::{BranchName, ProjectName};
 use crate::wire::postgres::{Body, Branch, BranchSpec};
@@ -18,12 +18,12 @@ use crate::wire::postgres::{Body, Branch, BranchSpec};
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct DeletePlan {
     /// The branches.
-    pub(crate) branches: Vec<Victim>,
+    pub(crate) branches: Vec<BranchToDelete>,
 }
 
 /// A branch to delete.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Victim {
+pub(crate) struct BranchToDelete {
     /// Full name.
     pub(crate) name: BranchName,
     /// When it was created.
@@ -32,6 +32,22 @@ pub(crate) struct Victim {
     pub(crate) source: Option<BranchName>,
     /// Whether its protection is taken off first.
     pub(crate) protected: bool,
+    #[serde(skip)]
+    deletable: DeletableBranch,
+}
+
+impl BranchToDelete {
+    /// Takes `branch`, which goes without being asked for by name only when it can be done without.
+    fn new(branch: &Branch, confirmed: &[String]) -> Result<Self, Unconfirmed> {
+        let deletable = DeletableBranch::confirmed(branch, confirmed)?;
+        Ok(BranchToDelete {
+            name: branch.name.clone(),
+            create_time: branch.create_time,
+            source: branch.status.source_branch.clone(),
+            protected: deletable.is_protected(),
+            deletable,
+        })
+    }
 }
 
 /// A branch that was deleted.
@@ -43,14 +59,14 @@ pub(crate) struct Deleted {
 
 /// Looks at the branches to delete and refuses what is not safe.
 ///
-/// `confirm` is the exact id or full name of the one branch that may go although it is default,
-/// protected or the project's production. With `some_missing` a branch that does not exist in some
+/// `confirm` holds the exact ids or full names of branches that may go although they are default,
+/// protected or their project's production. With `some_missing` a branch that does not exist in some
 /// projects is passed over. Fails with `NotFound`, and with `Refused` for a branch that needs
 /// `confirm` or that others were copied from.
 pub(crate) async fn plan_delete(
     api: &Client,
     branches: Vec<Resolved>,
-    confirm: Option<&str>,
+    confirm: &[String],
     some_missing: bool,
 ) -> Result<DeletePlan> {
     let mut wanted: BTreeMap<ProjectName, Vec<BranchName>> = BTreeMap::new();
@@ -67,24 +83,39 @@ pub(crate) async fn plan_delete(
         }
     };
     let mut plan = DeletePlan::default();
-    let mut missing = None;
+    let (mut missing, mut unconfirmed, mut parents) = (None, Vec::new(), Ok(()));
     for (names, known) in parallel::all(wanted, one).await? {
         for name in &names {
             match known.iter().find(|branch| branch.name == *name) {
                 None if some_missing => missing = Some(names::unknown_branch(name, &known)),
                 None => return Err(names::unknown_branch(name, &known)),
-                Some(branch) => {
-                    precious::refuse_branch(branch, confirm.as_slice())?;
-                    refuse_parent(branch, &known, &names)?;
-                }
+                Some(branch) => parents = parents.and(refuse_parent(branch, &known, &names)),
             }
         }
-        plan.branches.extend(children_first(&names, &known));
+        for branch in children_first(&names, &known) {
+            match BranchToDelete::new(branch, &in_full(confirm, &branch.name)) {
+                Ok(branch) => plan.branches.push(branch),
+                Err(one) => unconfirmed.push(one),
+            }
+        }
     }
+    if !unconfirmed.is_empty() {
+        return Err(Unconfirmed::refuse(&unconfirmed));
+    }
+    parents?;
     match missing {
         Some(missing) if plan.branches.is_empty() => Err(missing),
         _ => Ok(plan),
     }
+}
+
+/// Reads what `--confirm` says; an id alone is that of the branch in its own project.
+fn in_full(confirm: &[String], branch: &BranchName) -> Vec<String> {
+    let full = |name: &String| match name.contains('/') {
+        true => name.clone(),
+        false => branch.parent().branch(name).to_string(),
+    };
+    confirm.iter().map(full).collect()
 }
 
 fn refuse_parent(branch: &Branch, known: &[Branch], also: &[BranchName]) -> Result<()> {
@@ -104,7 +135,7 @@ fn refuse_parent(branch: &Branch, known: &[Branch], also: &[BranchName]) -> Resu
 }
 
 /// Orders the branches so that each comes before the one it was copied from.
-fn children_first(names: &[BranchName], known: &[Branch]) -> Vec<Victim> {
+fn children_first<'a>(names: &[BranchName], known: &'a [Branch]) -> Vec<&'a Branch> {
     let find = |name: &BranchName| known.iter().find(|branch| branch.name == *name);
     let depth = |branch: &Branch| {
         let mut depth = 0;
@@ -119,14 +150,6 @@ fn children_first(names: &[BranchName], known: &[Branch]) -> Vec<Victim> {
     let mut found: Vec<&Branch> = names.iter().filter_map(find).collect();
     found.sort_by_key(|branch| std::cmp::Reverse(depth(branch)));
     found
-        .into_iter()
-        .map(|branch| Victim {
-            name: branch.name.clone(),
-            create_time: branch.create_time,
-            source: branch.status.source_branch.clone(),
-            protected: branch.status.is_protected,
-        })
-        .collect()
 }
 
 /// Deletes what `plan` holds; projects at the same time, within one in the plan's order.
@@ -139,15 +162,15 @@ pub(crate) async fn delete(
     wait: Duration,
 ) -> Result<Vec<Deleted>> {
     let total = plan.branches.len();
-    let mut of_project: BTreeMap<ProjectName, Vec<Victim>> = BTreeMap::new();
-    for victim in plan.branches {
-        of_project.entry(victim.name.parent()).or_default().push(victim);
+    let mut of_project: BTreeMap<ProjectName, Vec<BranchToDelete>> = BTreeMap::new();
+    for branch in plan.branches {
+        of_project.entry(branch.name.parent()).or_default().push(branch);
     }
-    let one = |victims: Vec<Victim>| async move {
+    let one = |branches: Vec<BranchToDelete>| async move {
         let mut results = Vec::new();
-        for victim in victims {
-            let _step = steps.lane(victim.name.short(), "deleting");
-            results.push(delete_one(api, &victim, wait).await);
+        for branch in branches {
+            let _step = steps.lane(branch.name.short(), "deleting");
+            results.push(delete_one(api, &branch, wait).await);
         }
         results
     };
@@ -170,13 +193,13 @@ pub(crate) async fn delete(
     }
 }
 
-async fn delete_one(api: &Client, victim: &Victim, wait: Duration) -> Result<BranchName> {
-    let name = &victim.name;
+async fn delete_one(api: &Client, branch: &BranchToDelete, wait: Duration) -> Result<BranchName> {
+    let name = &branch.name;
     let what = || format!("could not delete branch `{}`", name.short());
-    if victim.protected {
+    if branch.protected {
         unprotect(api, name, wait).await.doing(what)?;
     }
-    remove(api, name, wait).await.doing(what)?;
+    remove(api, &branch.deletable, wait).await.doing(what)?;
     Ok(name.clone())
 }
 
@@ -188,9 +211,9 @@ pub(crate) async fn unprotect(api: &Client, name: &BranchName, wait: Duration) -
 }
 
 /// Deletes a branch; one that is gone by now is as good.
-pub(crate) async fn remove(api: &Client, name: &BranchName, wait: Duration) -> Result<()> {
-    let awaited = format!("deleting branch `{}`", name.short());
-    let done = match api.delete_branch(name, false).await {
+pub(crate) async fn remove(api: &Client, branch: &DeletableBranch, wait: Duration) -> Result<()> {
+    let awaited = format!("deleting branch `{}`", branch.name().short());
+    let done = match api.delete_branch(branch, false).await {
         Ok(pending) => api.wait::<serde_json::Value>(pending, &awaited, wait).await,
         Err(error) => Err(error),
     };
@@ -227,8 +250,10 @@ mod tests {
 
         assert!(refuse_parent(&known[1], &known, &names[..1]).is_err());
         assert!(refuse_parent(&known[1], &known, &names).is_ok());
-        let order: Vec<String> =
-            children_first(&names, &known).into_iter().map(|victim| victim.name.branch).collect();
+        let order: Vec<String> = children_first(&names, &known)
+            .iter()
+            .map(|branch| branch.name.branch.clone())
+            .collect();
         assert_eq!(order, ["c", "b", "a"]);
     }
 }

@@ -20,10 +20,10 @@ use crate::api::{self, Client, DeploymentRequest};
 use crate::bundle::{self, Bundle};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::branch;
+use crate::ops::confirm::Confirmed;
 use crate::ops::drift::Drift;
 use crate::ui::Steps;
 use crate::wire::apps::EnvVar;
-use crate::wire::names::BranchName;
 use run::{Orders, Run, Starter};
 
 /// What a deployment is asked to do.
@@ -86,8 +86,8 @@ pub(crate) struct Plan {
     pub(crate) apps: Vec<String>,
     /// How the bundle differs from what was deployed last.
     pub(crate) drift: Option<Drift>,
-    /// Protected branches that were agreed to go.
-    pub(crate) unprotect: Vec<BranchName>,
+    /// What was agreed to go.
+    pub(crate) confirmed: Confirmed,
     shelf: Shelf,
     record: Record,
     lost: Vec<Entry>,
@@ -167,7 +167,17 @@ pub(crate) async fn plan(
     };
     let apps = runs.iter().map(|planned| planned.run.name.clone()).collect();
     let drift = last.and_then(|last| last.drift(&record));
-    Ok(Plan { changes, apps, drift, unprotect: Vec::new(), shelf, record, lost, work, runs })
+    Ok(Plan {
+        changes,
+        apps,
+        drift,
+        confirmed: Confirmed::default(),
+        shelf,
+        record,
+        lost,
+        work,
+        runs,
+    })
 }
 
 /// Carries out `plan`; `told` hears of each app as it ends.
@@ -189,15 +199,15 @@ pub(crate) async fn apply(
         // Stopped half-way, what is made by then is known too.
         plan.shelf.write(api, &plan.record.with(&plan.lost)).await?;
     }
-    for name in &plan.unprotect {
-        branch::unprotect(api, name, request.limit)
+    for name in plan.confirmed.protected() {
+        branch::unprotect(api, &name, request.limit)
             .await
             .doing(|| format!("could not take the protection off `{}`", name.short()))?;
     }
     match (&plan.work, engine) {
         (Work::BuiltIn(planned, gone), _) => {
             builtin::apply(api, steps, planned, request.limit).await?;
-            remove::apply(api, steps, gone, request.limit).await?;
+            remove::apply(api, steps, gone, &plan.confirmed, request.limit).await?;
         }
         (Work::Databricks(saved), Engine::Databricks(cli)) => {
             let _step = steps.start("Deploying the bundle");
@@ -325,6 +335,7 @@ pub(crate) async fn destroy(
     steps: &Steps,
     engine: &Engine,
     entries: &[Entry],
+    confirmed: &Confirmed,
     folder: &str,
     limit: Duration,
 ) -> Result<()> {
@@ -333,7 +344,7 @@ pub(crate) async fn destroy(
             let _step = steps.start("Destroying the deployment");
             cli.destroy(steps, limit).await?;
         }
-        Engine::BuiltIn => remove::apply(api, steps, entries, limit).await?,
+        Engine::BuiltIn => remove::apply(api, steps, entries, confirmed, limit).await?,
     }
     let gone = api::there(api.delete_object(folder, true).await);
     gone.doing(|| format!("could not delete the workspace folder `{folder}`")).map(drop)

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::record::Entry;
 use crate::api::{self, Client, Poll, there};
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::confirm::Confirmed;
 use crate::ops::parallel;
 use crate::ui::Steps;
 use crate::wire::names::{BranchName, EndpointName, PRIMARY_ENDPOINT, ProjectName, ROOT_BRANCH};
@@ -83,35 +84,54 @@ pub(super) async fn apply(
     api: &Client,
     steps: &Steps,
     entries: &[Entry],
+    confirmed: &Confirmed,
     limit: Duration,
 ) -> Result<()> {
     let (apps, others): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().partition(|entry| entry.kind() == "apps");
-    let one = |entry: &'_ Entry| remove(api, steps, entry.clone(), limit);
+    let one = |entry: &'_ Entry| remove(api, steps, entry.clone(), confirmed, limit);
     for done in parallel::each(apps, one).await {
         done?;
     }
     for entry in others {
         if !entries.iter().any(|other| entry.is_part_of(other)) {
-            remove(api, steps, entry.clone(), limit).await?;
+            remove(api, steps, entry.clone(), confirmed, limit).await?;
         }
     }
     Ok(())
 }
 
-async fn remove(api: &Client, steps: &Steps, entry: Entry, limit: Duration) -> Result<()> {
+async fn remove(
+    api: &Client,
+    steps: &Steps,
+    entry: Entry,
+    confirmed: &Confirmed,
+    limit: Duration,
+) -> Result<()> {
     let Some(thing) = thing(&entry) else { return Ok(()) };
     let _step = steps.start(format!("Deleting {} `{}`", entry.resource, entry.name));
-    match delete(api, &thing, entry.purge, limit).await {
+    match delete(api, &thing, entry.purge, confirmed, limit).await {
         Err(error) if error.is_not_found() => Ok(()),
         done => done.doing(|| format!("could not delete {} `{}`", entry.resource, entry.name)),
     }
 }
 
-async fn delete(api: &Client, thing: &Thing, purge: bool, limit: Duration) -> api::Result<()> {
+async fn delete(
+    api: &Client,
+    thing: &Thing,
+    purge: bool,
+    confirmed: &Confirmed,
+    limit: Duration,
+) -> api::Result<()> {
     let pending = match thing {
-        Thing::Project(name) => api.delete_project(name, purge).await?,
-        Thing::Branch(name) => api.delete_branch(name, purge).await?,
+        Thing::Project(name) => match confirmed.project(name) {
+            Some(project) => api.delete_project(project, purge).await?,
+            None => return refuse_unseen(api, thing).await,
+        },
+        Thing::Branch(name) => match confirmed.branch(name) {
+            Some(branch) => api.delete_branch(branch, purge).await?,
+            None => return refuse_unseen(api, thing).await,
+        },
         Thing::Endpoint(name) => api.delete_endpoint(name).await?,
         Thing::Below(name, _) => api.delete_below_branch(name).await?,
         Thing::App(name) => {
@@ -120,6 +140,15 @@ async fn delete(api: &Client, thing: &Thing, purge: bool, limit: Duration) -> ap
         }
     };
     api.wait(pending, "its deletion", limit).await.map(drop)
+}
+
+/// Refuses what was not there when the deletion was agreed to; what is still not there is as good.
+async fn refuse_unseen(api: &Client, thing: &Thing) -> api::Result<()> {
+    if !exists(api, thing).await? {
+        return Ok(());
+    }
+    let what = "it was not there when its deletion was agreed to";
+    Err(api::Error::Changed(Error::new(Kind::Refused, what).code("NEEDS_CONFIRMATION")))
 }
 
 /// Waits until an app can no longer be read: until then nobody can take its name.

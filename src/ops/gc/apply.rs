@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::open::OpenPullRequests;
 use super::plan::{Decision, Plan, Reason, Rules, plan};
-use crate::api::Client;
+use crate::api::{Client, DeletableBranch};
 use crate::error::{Doing, Result};
 use crate::ops::branch;
 use crate::ops::{names, parallel};
@@ -110,7 +110,7 @@ async fn clear(
             Some(decision) if !decision.reason.deletes() => {
                 Removed { name, deleted: false, kept: Some(decision.reason), error: None }
             }
-            Some(_) => remove(api, name, wait).await,
+            Some(_) => remove(api, name, &branches, wait).await,
         });
     }
     removed
@@ -128,9 +128,15 @@ fn next(left: &mut Vec<BranchName>, branches: &[Branch]) -> Option<BranchName> {
     (!left.is_empty()).then(|| left.remove(index))
 }
 
-async fn remove(api: &Client, name: BranchName, wait: Duration) -> Removed {
+async fn remove(api: &Client, name: BranchName, branches: &[Branch], wait: Duration) -> Removed {
     let what = || format!("could not delete branch `{}`", name.short());
-    match branch::remove(api, &name, wait).await.doing(what) {
+    let found = branches.iter().find(|branch| branch.name == name);
+    let done = match found.map(DeletableBranch::disposable).transpose() {
+        Ok(Some(branch)) => branch::remove(api, &branch, wait).await.doing(what),
+        Ok(None) => Ok(()),
+        Err(dear) => Err(dear).doing(what),
+    };
+    match done {
         Ok(()) => Removed { name, deleted: true, kept: None, error: None },
         Err(error) => failed(name, error.to_string()),
     }
