@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open::OpenPullRequests;
+use super::open_prs::OpenPullRequests;
 use super::plan::{Decision, Plan, Reason, Rules, plan};
 use crate::api::{Client, DeletableBranch};
 use crate::error::{Doing, Result};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open::OpenPullRequests;
+use super::open_prs::OpenPullRequests;
 use crate::time::Ttl;
 use crate::wire::names::BranchName;
 use crate::wire::postgres::{Branch, BranchState};
