@@ -283,7 +283,7 @@ impl Delete {
         if !self.yes {
             let names: Vec<String> =
                 plan.branches.iter().map(|branch| branch.name.short()).collect();
-            cx.ui.confirm(&format!("delete {}?", names.join(", ")), "--yes")?;
+            cx.ui.confirm(&format!("delete {}?", names.join(", ")), "--yes").await?;
         }
         let deleted = ops::delete(&api, &cx.ui.steps, plan, self.wait.limit()).await?;
         cx.ui.show(&DeletedAnswer(deleted))

@@ -83,7 +83,7 @@ impl Deploy {
         let losses: Vec<&str> =
             plan.destructive().iter().map(|change| change.name.as_str()).collect();
         plan.confirmed = confirm::confirm(&api, &losses, &self.confirm).await?;
-        consent(cx, &plan, self.yes)?;
+        consent(cx, &plan, self.yes).await?;
         let left = Mutex::new(plan.apps.clone());
         let told = |outcome: &Outcome| {
             left.lock().unwrap_or_else(PoisonError::into_inner).retain(|app| *app != outcome.app);
@@ -123,7 +123,7 @@ fn announce(cx: &Cx, bundle: &Bundle, api: &Client, plan: &Plan) {
 }
 
 /// Asks before anything that loses data or an address.
-fn consent(cx: &Cx, plan: &Plan, yes: bool) -> Result<()> {
+async fn consent(cx: &Cx, plan: &Plan, yes: bool) -> Result<()> {
     let losses = plan.destructive();
     if losses.is_empty() || yes {
         return Ok(());
@@ -131,7 +131,7 @@ fn consent(cx: &Cx, plan: &Plan, yes: bool) -> Result<()> {
     for change in &losses {
         cx.ui.steps.warn(format!("{} {} {}", word(change.action), change.resource, change.name));
     }
-    cx.ui.confirm(&format!("delete or recreate {} resources?", losses.len()), "--yes")
+    cx.ui.confirm(&format!("delete or recreate {} resources?", losses.len()), "--yes").await
 }
 
 pub(super) fn word(action: Action) -> &'static str {

@@ -75,7 +75,7 @@ impl Destroy {
                 steps.warn(format!("delete {} {}", change.resource, change.name));
             }
             let what = format!("delete {} resources and `{}`?", deleted.len(), plan.folder);
-            cx.ui.confirm(&what, "--yes")?;
+            cx.ui.confirm(&what, "--yes").await?;
         }
         let limit = self.wait.limit();
         let done = destroy::apply(&api, steps, &engine, &plan, &confirmed, limit);

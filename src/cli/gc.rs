@@ -77,7 +77,7 @@ impl Gc {
             return Ok(Done::from(()));
         }
         if !self.yes {
-            cx.ui.confirm(&format!("delete {count} of {seen} branches?"), "--yes")?;
+            cx.ui.confirm(&format!("delete {count} of {seen} branches?"), "--yes").await?;
         }
         let removing = gc::apply(&api, &cx.ui.steps, &plan, &open, &rules, self.wait.limit());
         finish(cx, &removing.await, seen)

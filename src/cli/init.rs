@@ -38,8 +38,6 @@ pub(crate) struct Init {
 
 impl Init {
     pub(super) async fn run(self, cx: &Cx) -> Result<()> {
-        // Questions block: signals have to be listened for before the first one.
-        tokio::task::yield_now().await;
         let here = cx.folder()?;
         let root = self.dir.as_ref().or(cx.global.root.as_ref()).map(|folder| here.join(folder));
         let root = root.unwrap_or_else(|| here.clone());
@@ -67,7 +65,7 @@ impl Init {
             templates: self.template_dir.map(|folder| here.join(folder)),
         };
         if !self.yes && !self.dry_run {
-            ask_projects(cx, &mut request)?;
+            ask_projects(cx, &mut request).await?;
         }
         let plan = init::plan(&request)?;
         for note in &plan.notes {
@@ -83,7 +81,7 @@ impl Init {
                 .filter(|file| file.write)
                 .map(|file| file.path.as_str())
                 .collect();
-            cx.ui.confirm(&format!("write {}?", files.join(", ")), "--yes")?;
+            cx.ui.confirm(&format!("write {}?", files.join(", ")), "--yes").await?;
         }
         let files = plan.apply()?;
         cx.ui.show(&Answer { files: &files, dry_run: false })
@@ -91,7 +89,7 @@ impl Init {
 }
 
 /// Asks for the projects where nothing names them and somebody can be asked.
-fn ask_projects(cx: &Cx, request: &mut Request) -> Result<()> {
+async fn ask_projects(cx: &Cx, request: &mut Request) -> Result<()> {
     if !request.projects.is_empty() || request.has_config() {
         return Ok(());
     }
@@ -99,11 +97,12 @@ fn ask_projects(cx: &Cx, request: &mut Request) -> Result<()> {
     let split = |text: &str| -> Vec<String> {
         text.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect()
     };
-    let check = |text: &str| match split(text).iter().try_for_each(|id| init::check_project(id)) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Some(text) = cx.ui.input("Lakebase projects", &usual, &check)? {
+    let check =
+        move |text: &str| match split(text).iter().try_for_each(|id| init::check_project(id)) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+    if let Some(text) = cx.ui.input("Lakebase projects", &usual, check).await? {
         request.projects = split(&text);
     }
     Ok(())

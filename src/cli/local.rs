@@ -291,7 +291,7 @@ impl Reset {
         }
         if !self.yes {
             let question = format!("Delete the embedded workspace in `{}`?", data.display());
-            cx.ui.confirm(&question, "--yes")?;
+            cx.ui.confirm(&question, "--yes").await?;
         }
         control::reset(&data).await?;
         cx.ui.show(&Deleted { deleted: true, exists, data_folder: data })

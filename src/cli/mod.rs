@@ -30,7 +30,7 @@ use settings::{Environment, Global};
 
 use crate::error::{Error, Result};
 use crate::time::Ttl;
-use crate::ui::{self, Interrupt, Output, Steps, Ui};
+use crate::ui::{self, Interrupt, Output, Ui};
 
 /// How long after the first signal another one counts as the same.
 const SAME_WISH: Duration = Duration::from_millis(500);
@@ -147,7 +147,7 @@ fn run(command: Command, cx: &Cx) -> Result<Done> {
     let done = runtime.block_on(async {
         tokio::select! {
             done = command.run(cx) => done,
-            signal = end_of_patience(&cx.ui.steps) => Err(Error::from(signal)),
+            end = end_of_patience(&cx.ui) => Err(end),
         }
     });
     runtime.shutdown_background();
@@ -155,21 +155,25 @@ fn run(command: Command, cx: &Cx) -> Result<Done> {
 }
 
 /// Waits for a signal that ends the program: the first, or the second where the command tidies up after the first.
+/// At a question it is the first in any case: nothing has been done yet.
 ///
 /// Terminals, shells and CI systems often signal the process and its group: what comes within half
 /// a second of the first is the same wish.
-async fn end_of_patience(steps: &Steps) -> Interrupt {
+async fn end_of_patience(ui: &Ui) -> Error {
     let mut first: Option<Instant> = None;
     loop {
         let signal = next_signal().await;
+        if ui.leave_question() {
+            return Error::from(signal).why("nothing was changed");
+        }
         ui::restore_cursor();
         match first {
             Some(first) if first.elapsed() < SAME_WISH => continue,
-            Some(_) => return signal,
-            None if !steps.interrupt(signal) => return signal,
+            Some(_) => return signal.into(),
+            None if !ui.steps.interrupt(signal) => return signal.into(),
             None => first = Some(Instant::now()),
         }
-        steps.note("interrupted; tidying up (again to leave at once)");
+        ui.steps.note("interrupted; tidying up (again to leave at once)");
     }
 }
 

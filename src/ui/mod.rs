@@ -14,6 +14,8 @@ pub(crate) use facts::{ColorChoice, Facts};
 pub(crate) use steps::{Interrupt, Step, Steps};
 pub(crate) use table::Table;
 
+use ask::Question;
+
 use crate::error::{Error, Kind, Result};
 
 /// Shape of the answer.
@@ -37,6 +39,7 @@ pub(crate) trait Show: Serialize {
 pub(crate) struct Ui {
     facts: Facts,
     output: Output,
+    question: Question,
     /// Steps, notices and warnings, on stderr.
     pub(crate) steps: Steps,
 }
@@ -47,7 +50,7 @@ impl Ui {
         let steps = Steps::new(&facts, output, quiet);
         console::set_colors_enabled(facts.color_stdout());
         console::set_colors_enabled_stderr(facts.color_stderr());
-        Ui { facts, output, steps }
+        Ui { facts, output, question: Question::default(), steps }
     }
 
     /// Returns the shape of the answer.
@@ -93,29 +96,36 @@ impl Ui {
 
     /// Asks for consent; `flag` is what to type where nobody can be asked.
     ///
-    /// Fails with `Declined` when the answer is no or there is no terminal.
-    pub(crate) fn confirm(&self, question: &str, flag: &str) -> Result<()> {
+    /// Fails with `Declined` when the answer is no or there is no terminal. A signal that comes
+    /// meanwhile ends the program: see [`Ui::leave_question`].
+    pub(crate) async fn confirm(&self, question: &str, flag: &str) -> Result<()> {
         if !self.facts.can_ask() {
             return Err(Error::new(Kind::Declined, format!("needs consent: {question}"))
                 .why("there is no terminal to ask")
                 .hint(format!("add `{flag}`")));
         }
-        self.steps.suspended(|| ask::confirm(question))
+        self.steps.clear();
+        self.question.confirm(question).await
     }
 
     /// Asks for a line of text that `check` takes; nothing comes back where nobody can be asked.
-    ///
-    /// Fails with `Interrupted` on Ctrl-C.
-    pub(crate) fn input(
+    pub(crate) async fn input(
         &self,
         question: &str,
         default: &str,
-        check: &dyn Fn(&str) -> Result<(), String>,
+        check: impl Fn(&str) -> Result<(), String> + Send + 'static,
     ) -> Result<Option<String>> {
         if !self.facts.can_ask() {
             return Ok(None);
         }
-        self.steps.suspended(|| ask::input(question, default, check)).map(Some)
+        self.steps.clear();
+        self.question.input(question, default, check).await.map(Some)
+    }
+
+    /// Leaves the question that is open, if one is, with the terminal as it was before; returns
+    /// whether one was.
+    pub(crate) fn leave_question(&self) -> bool {
+        self.question.leave()
     }
 
     /// Asks GitHub Actions to hide `secret` in everything that follows; stdout stays the answer's own.

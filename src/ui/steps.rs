@@ -102,6 +102,14 @@ impl Steps {
         }
     }
 
+    /// Takes live lines off the screen until one of them changes.
+    pub(super) fn clear(&self) {
+        if let Mode::Live(bars) = &self.0.mode {
+            // A terminal that cannot be written to cannot be asked either.
+            let _ = bars.clear();
+        }
+    }
+
     /// Waits for `work`, unless a signal comes first: then fails with `Interrupted` or `Terminated`.
     ///
     /// A command that calls this is trusted to clean up and end by itself.

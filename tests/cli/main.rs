@@ -26,9 +26,11 @@ mod names;
 mod own;
 #[cfg(target_os = "linux")]
 mod processes;
+mod questions;
 mod scaffold;
 mod smoke;
 #[cfg(target_os = "linux")]
 mod soak;
+mod terminal;
 mod topologies;
 mod workflows;
