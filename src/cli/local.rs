@@ -285,7 +285,7 @@ impl Show for Lines {
 impl Reset {
     async fn run(self, cx: &Cx) -> Result<()> {
         let data = cx.data_dir()?;
-        let exists = data.exists();
+        let exists = control::exists(&data)?;
         if !exists || self.dry_run {
             return cx.ui.show(&Deleted { deleted: false, exists, data_folder: data });
         }
@@ -313,7 +313,7 @@ impl Show for Deleted {
         match (self.deleted, self.exists) {
             (true, _) => writeln!(f, "deleted {folder}"),
             (false, true) => writeln!(f, "would delete what is in {folder}"),
-            (false, false) => writeln!(f, "nothing to delete: {folder} is not there"),
+            (false, false) => writeln!(f, "nothing to delete: there is no workspace in {folder}"),
         }
     }
 }

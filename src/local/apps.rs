@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub(crate) use self::leftovers::end_all as end_leftovers;
+use super::folder::OwnedFolder;
 use super::postgres::Access;
 use super::workspace::Workspace;
 use super::world::{AppRecord, Attachment, Launch, id_of};
@@ -72,16 +72,17 @@ impl Slot {
 
 impl Apps {
     /// Opens the folder of apps and ends the processes that a killed server left behind.
-    pub(crate) fn open(
-        folder: PathBuf,
+    pub(crate) async fn open(
+        folder: OwnedFolder,
         cache: &Path,
         python: Option<PathBuf>,
         inherited: BTreeMap<String, String>,
     ) -> Result<Self> {
-        super::store::private_folder(&folder)?;
-        leftovers::end_all(&folder);
+        super::disk::private_folder(&folder)?;
+        let place = folder.to_path_buf();
+        end_leftovers(folder).await;
         let venvs = Venvs::new(cache.join("venvs"), python);
-        Ok(Apps { folder, venvs, inherited, slots: Mutex::default() })
+        Ok(Apps { folder: place, venvs, inherited, slots: Mutex::default() })
     }
 
     /// Returns what this server holds of the app `name`.
@@ -111,6 +112,12 @@ impl Apps {
         let id = id_of(&launch.deployment);
         self.folder.join(&launch.app.name).join("deployments").join(id)
     }
+}
+
+/// Ends the processes of all apps in `folder` that a killed server left behind.
+pub(crate) async fn end_leftovers(folder: OwnedFolder) {
+    // What cannot be ended is met again by the next server.
+    let _ = tokio::task::spawn_blocking(move || leftovers::end_all(&folder)).await;
 }
 
 impl Workspace {

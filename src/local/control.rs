@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::layout::{Layout, Serving};
+use super::folder::{FOLDER_TAKEN, WorkspaceFolder};
+use super::layout::{Holder, Layout, Serving};
+use super::pid::ProcessId;
 use super::serve::Options;
 use super::{apps, loopback, postgres};
 use crate::error::{Doing, Error, Kind, Result};
@@ -61,22 +63,33 @@ pub(crate) struct Status {
 
 /// Starts a server in the background, unless one runs, and waits until it answers.
 ///
-/// `executable` is this program. Returns whether a server was started.
+/// `executable` is this program. Returns whether the server that answers is the one that was started here.
+/// Fails with `Refused` when the data folder holds something that is no workspace.
 pub(crate) async fn start(options: &Options, executable: &Path) -> Result<(Status, bool)> {
-    let layout = Layout::new(&options.data);
-    while layout.holder()?.is_some() {
-        if await_answer(&layout, None).await? {
-            return Ok((describe(&options.data).await?, false));
+    let folder = WorkspaceFolder::claim(&options.data)?;
+    let limit = Instant::now() + START_LIMIT;
+    loop {
+        let mut started = match folder.holder()? {
+            Holder::Nobody => Some(spawn(&folder, options, executable)?),
+            _ => None,
+        };
+        match await_answer(&folder, started.as_mut(), limit).await? {
+            Answering::Ours => return Ok((describe(&folder).await?, true)),
+            Answering::Another => return Ok((describe(&folder).await?, false)),
+            // It was killed or stopping, and let go of the folder only now.
+            Answering::Nobody => {}
         }
-        // It was killed or stopping, and let go of the folder only now.
     }
-    layout.make()?;
-    let mut child = spawn(&layout, options, executable)?;
-    if await_answer(&layout, Some(&mut child)).await? {
-        return Ok((describe(&options.data).await?, true));
-    }
-    Err(Error::new(Kind::Failed, "the embedded workspace ended while starting")
-        .hint(format!("its log: {}", layout.server_log().display())))
+}
+
+/// Who answers.
+enum Answering {
+    /// The server that was started here.
+    Ours,
+    /// A server that somebody else started.
+    Another,
+    /// None any more.
+    Nobody,
 }
 
 /// A server that was started.
@@ -86,8 +99,8 @@ struct Started {
     log_start: u64,
 }
 
-fn spawn(layout: &Layout, options: &Options, executable: &Path) -> Result<Started> {
-    let path = layout.server_log();
+fn spawn(folder: &WorkspaceFolder, options: &Options, executable: &Path) -> Result<Started> {
+    let path = folder.server_log();
     let log = File::options()
         .create(true)
         .append(true)
@@ -124,49 +137,69 @@ fn spawn(layout: &Layout, options: &Options, executable: &Path) -> Result<Starte
     Ok(Started { child, log_start })
 }
 
-/// Waits until a server of this data folder answers; `started` is the one that was started.
-///
-/// False when there is none any more.
-async fn await_answer(layout: &Layout, mut started: Option<&mut Started>) -> Result<bool> {
-    let limit = Instant::now() + START_LIMIT;
+/// Waits until a server of this data folder answers; `started` is the one that was started here.
+async fn await_answer(
+    folder: &WorkspaceFolder,
+    mut started: Option<&mut Started>,
+    limit: Instant,
+) -> Result<Answering> {
     loop {
-        if let Some(serving) = layout.announced()
+        let holder = folder.holder()?;
+        let ended = match started.as_deref_mut() {
+            Some(started) => started.child.try_wait().ok().flatten(),
+            None => None,
+        };
+        if let Some(process) = holder.process()
+            && let Some(serving) = folder.serving(process)
             && answers(&serving).await
         {
-            return Ok(true);
+            let ours = started.as_ref().is_some_and(|started| started.child.id() == serving.pid);
+            return Ok(if ours { Answering::Ours } else { Answering::Another });
         }
-        if let Some(started) = started.as_deref_mut()
-            && let Ok(Some(status)) = started.child.try_wait()
-        {
-            // Another start may have been quicker.
-            if layout.holder()?.is_some() {
-                return Box::pin(await_answer(layout, None)).await;
+        match (&started, ended) {
+            // Another start was quicker, or somebody clears up after a killed server.
+            (Some(started), Some(status)) if !lost_the_race(folder, status, started) => {
+                return Err(died(folder, status, started.log_start));
             }
-            return Err(died(layout, status, started.log_start));
-        }
-        if started.is_none() && layout.holder()?.is_none() {
-            return Ok(false);
+            (Some(_), Some(_)) => started = None,
+            (Some(_), None) => {}
+            (None, _) if holder == Holder::Nobody => return Ok(Answering::Nobody),
+            (None, _) => {}
         }
         if Instant::now() > limit {
             return Err(Error::new(Kind::TimedOut, "the embedded workspace does not answer")
-                .hint(format!("its log: {}", layout.server_log().display())));
+                .hint(format!("its log: {}", folder.server_log().display())));
         }
         tokio::time::sleep(BEAT).await;
     }
 }
 
+/// Returns whether a server that ended only found the data folder taken.
+fn lost_the_race(
+    folder: &WorkspaceFolder,
+    status: std::process::ExitStatus,
+    started: &Started,
+) -> bool {
+    status.code() == Some(Kind::Conflict.exit_code().into())
+        && told_failure(folder, started.log_start)
+            .is_some_and(|failure| failure.code == FOLDER_TAKEN)
+}
+
 /// Says why a server could not start, in its own words as far as it found any.
-fn died(layout: &Layout, status: std::process::ExitStatus, log_start: u64) -> Error {
-    let kind = match status.code() {
-        Some(2) => Kind::Usage,
-        Some(7) => Kind::Conflict,
-        _ => Kind::Failed,
-    };
-    let path = layout.server_log();
-    let log = log_since(&path, log_start);
-    let mut error = Error::new(kind, "the embedded workspace could not start");
+fn died(folder: &WorkspaceFolder, status: std::process::ExitStatus, log_start: u64) -> Error {
+    let path = folder.server_log();
     let its_log = format!("its log: {}", path.display());
-    let Some(failure) = log.lines().rev().find_map(failure) else {
+    if status.success() {
+        let text = "the embedded workspace was stopped while it started";
+        return Error::new(Kind::Conflict, text).hint(its_log);
+    }
+    let kind = [Kind::Usage, Kind::Conflict, Kind::Refused]
+        .into_iter()
+        .find(|kind| status.code() == Some(kind.exit_code().into()))
+        .unwrap_or(Kind::Failed);
+    let mut error = Error::new(kind, "the embedded workspace could not start");
+    let Some(failure) = told_failure(folder, log_start) else {
+        let log = log_since(&path, log_start);
         let lines = log.lines().count();
         error = log.lines().skip(lines.saturating_sub(SHOWN)).fold(error, Error::why);
         return error.hint(its_log);
@@ -178,18 +211,21 @@ fn died(layout: &Layout, status: std::process::ExitStatus, log_start: u64) -> Er
 /// What a server wrote about its failure.
 #[derive(Deserialize)]
 struct Failure {
+    code: String,
     message: String,
     why: Vec<String>,
     hint: Option<String>,
 }
 
-/// Reads a line of a log as a failure, if it is one.
-fn failure(line: &str) -> Option<Failure> {
+/// Returns the last failure that a server wrote into its log after the first `log_start` bytes.
+fn told_failure(folder: &WorkspaceFolder, log_start: u64) -> Option<Failure> {
     #[derive(Deserialize)]
     struct Document {
         error: Failure,
     }
-    serde_json::from_str::<Document>(line).ok().map(|document| document.error)
+    let log = log_since(&folder.server_log(), log_start);
+    let failure = |line: &str| serde_json::from_str::<Document>(line).ok();
+    log.lines().rev().find_map(failure).map(|document| document.error)
 }
 
 /// Returns what was added to a log after its first `start` bytes.
@@ -219,33 +255,36 @@ async fn answers(serving: &Serving) -> bool {
 }
 
 /// Returns what is known of the workspace in `data`, whether it runs or not.
+///
+/// Fails with `Refused` when the folder holds something that is no workspace.
 pub(crate) async fn status(data: &Path) -> Result<Status> {
-    let layout = Layout::new(data);
+    let Some(folder) = WorkspaceFolder::find(data)? else { return Ok(Status::of_nothing(data)) };
+    let layout = Layout::clone(&folder);
     let disk = tokio::task::spawn_blocking(move || layout.disk_bytes());
-    let (status, disk) = tokio::join!(describe(data), disk);
+    let (status, disk) = tokio::join!(describe(&folder), disk);
     Ok(Status { disk_bytes: disk.ok(), ..status? })
 }
 
-/// Returns what is quickly known of the workspace in `data`.
-async fn describe(data: &Path) -> Result<Status> {
-    let layout = Layout::new(data);
-    let pid = layout.holder()?;
-    let serving = layout.announced().filter(|_| pid.is_some());
+/// Returns what is quickly known of a workspace.
+async fn describe(folder: &WorkspaceFolder) -> Result<Status> {
+    let holder = folder.holder()?;
+    let serving = holder.process().and_then(|process| folder.serving(process));
     let document = match &serving {
-        Some(serving) => asked(&layout, serving, Method::GET, "/lakeforge/status").await.ok(),
+        Some(serving) => asked(folder, serving, Method::GET, "/lakeforge/status").await.ok(),
         None => None,
     };
     let text = |key: &str| document.as_ref()?.get(key)?.as_str().map(str::to_owned);
     let number = |key: &str| document.as_ref()?.get(key)?.as_u64();
     let (version, postgres_version) = (text("version"), text("postgres_version"));
     let (projects, branches, apps) = (number("projects"), number("branches"), number("apps"));
+    let pid = |process: &ProcessId| process.pid.as_raw_nonzero().get().cast_unsigned();
     Ok(Status {
         running: document.is_some(),
         host: serving.map(|serving| serving.host),
-        pid: pid.filter(|pid| *pid != 0),
-        data_folder: data.to_owned(),
+        pid: holder.process().map(pid),
+        data_folder: folder.folder().to_owned(),
         certificate_file: text("certificate_file").map(PathBuf::from),
-        config_file: Some(layout.profiles()).filter(|path| path.exists()),
+        config_file: Some(folder.profiles()).filter(|path| path.exists()),
         version,
         postgres_version,
         projects,
@@ -256,81 +295,131 @@ async fn describe(data: &Path) -> Result<Status> {
     })
 }
 
+impl Status {
+    /// Returns what is known of a workspace that is not there.
+    fn of_nothing(data: &Path) -> Self {
+        Status {
+            running: false,
+            host: None,
+            pid: None,
+            data_folder: data.to_owned(),
+            config_file: None,
+            certificate_file: None,
+            version: None,
+            postgres_version: None,
+            projects: None,
+            branches: None,
+            apps: None,
+            awake: None,
+            disk_bytes: Some(0),
+        }
+    }
+}
+
 /// Stops the server of `data` and waits until it is gone, with all that it started. Returns whether one ran.
+///
+/// Fails with `Refused` when the folder holds something that is no workspace.
 pub(crate) async fn stop(data: &Path) -> Result<bool> {
-    let layout = Layout::new(data);
-    let ran = end_server(&layout).await?;
-    end_leftovers(&layout).await?;
+    let Some(folder) = WorkspaceFolder::find(data)? else { return Ok(false) };
+    stop_in(&folder).await
+}
+
+async fn stop_in(folder: &WorkspaceFolder) -> Result<bool> {
+    let ran = end_server(folder).await?;
+    end_leftovers(folder).await?;
     Ok(ran)
 }
 
-async fn end_server(layout: &Layout) -> Result<bool> {
-    let Some(pid) = layout.holder()? else { return Ok(false) };
-    let asked = match layout.announced() {
-        Some(serving) => asked(layout, &serving, Method::POST, "/lakeforge/stop").await.is_ok(),
+/// Ends the server that holds the data folder now, and no other.
+async fn end_server(folder: &WorkspaceFolder) -> Result<bool> {
+    let Some(process) = server_of(folder).await? else { return Ok(false) };
+    let asked = match folder.serving(&process) {
+        Some(serving) => asked(folder, &serving, Method::POST, "/lakeforge/stop").await.is_ok(),
         None => false,
     };
-    if asked && gone(layout).await? {
+    if asked && gone(&process).await {
         return Ok(true);
     }
-    // It holds the lock, so the number is still that server's.
-    if let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-        && layout.holder()?.is_some()
-    {
-        // Gone meanwhile is what is wanted.
-        let _ = kill_process(process, Signal::TERM);
-    }
-    if gone(layout).await? {
+    process.signal(Signal::TERM);
+    if gone(&process).await {
         return Ok(true);
     }
+    let pid = process.pid.as_raw_nonzero();
     Err(Error::new(Kind::TimedOut, format!("the embedded workspace (process {pid}) does not stop"))
-        .hint(format!("its log: {}", layout.server_log().display())))
+        .hint(format!("its log: {}", folder.server_log().display())))
+}
+
+/// Returns the server that holds the data folder, waiting for one that is just taking it.
+async fn server_of(folder: &WorkspaceFolder) -> Result<Option<ProcessId>> {
+    let limit = Instant::now() + STOP_LIMIT;
+    loop {
+        match folder.holder()? {
+            Holder::Nobody => return Ok(None),
+            Holder::Server(process) => return Ok(Some(process)),
+            Holder::Unknown if Instant::now() > limit => {
+                let text = format!("something holds `{}`", folder.folder().display());
+                return Err(
+                    Error::new(Kind::TimedOut, text).why("it does not say which process it is")
+                );
+            }
+            Holder::Unknown => tokio::time::sleep(BEAT).await,
+        }
+    }
 }
 
 /// Ends what outlived a killed server; one that was started since does so itself.
-async fn end_leftovers(layout: &Layout) -> Result<()> {
-    if !layout.postgres().exists() {
+async fn end_leftovers(folder: &WorkspaceFolder) -> Result<()> {
+    if !folder.postgres().exists() {
         return Ok(());
     }
-    let _lock = match layout.lock() {
+    let _lock = match folder.hold().await {
         Err(error) if error.kind() == Kind::Conflict => return Ok(()),
         lock => lock?,
     };
-    layout.retract();
-    apps::end_leftovers(&layout.apps());
-    postgres::end_leftovers(&layout.postgres()).await
+    folder.retract();
+    apps::end_leftovers(folder.part(Layout::apps)).await;
+    postgres::end_leftovers(&folder.part(Layout::postgres)).await
 }
 
-async fn gone(layout: &Layout) -> Result<bool> {
+/// Waits until `process` has ended; false when it does not.
+async fn gone(process: &ProcessId) -> bool {
     let limit = Instant::now() + STOP_LIMIT;
-    while layout.holder()?.is_some() {
+    while process.is_alive() {
         if Instant::now() > limit {
-            return Ok(false);
+            return false;
         }
         tokio::time::sleep(BEAT).await;
     }
-    Ok(true)
+    true
+}
+
+/// Returns whether there is a workspace in `data` that a reset would delete.
+///
+/// Fails with `Refused` when the folder holds something that is no workspace.
+pub(crate) fn exists(data: &Path) -> Result<bool> {
+    Ok(WorkspaceFolder::find(data)?.is_some())
 }
 
 /// Stops the server of `data` and removes everything of that workspace. The caller has asked for consent.
+///
+/// Fails with `Refused`, and changes nothing, when the folder holds something that is no workspace.
 pub(crate) async fn reset(data: &Path) -> Result<()> {
-    stop(data).await?;
-    let layout = Layout::new(data);
-    if !data.exists() {
-        return Ok(());
-    }
-    let clear = move || {
-        // Nobody starts a server while its data goes.
-        let _lock = layout.lock()?;
-        layout.clear()
-    };
-    let cleared = tokio::task::spawn_blocking(clear).await;
+    let Some(folder) = WorkspaceFolder::find(data)? else { return Ok(()) };
+    stop_in(&folder).await?;
+    // Nobody starts a server while its data goes.
+    let lock = folder.hold().await?;
+    let cleared = tokio::task::spawn_blocking(move || folder.clear(lock)).await;
     cleared.map_err(|error| Error::new(Kind::Failed, error.to_string()))?
 }
 
 /// Asks a server as its administrator.
-async fn asked(layout: &Layout, serving: &Serving, method: Method, path: &str) -> Result<Value> {
-    let token = token(layout, serving).await?;
+async fn asked(
+    folder: &WorkspaceFolder,
+    serving: &Serving,
+    method: Method,
+    path: &str,
+) -> Result<Value> {
+    let token = token(folder, serving).await?;
     let (status, document) =
         loopback::send(request(&serving.host, method, path, Some(&token))?).await?;
     match status {
@@ -339,8 +428,8 @@ async fn asked(layout: &Layout, serving: &Serving, method: Method, path: &str) -
     }
 }
 
-async fn token(layout: &Layout, serving: &Serving) -> Result<Secret<String>> {
-    let path = layout.profiles();
+async fn token(folder: &WorkspaceFolder, serving: &Serving) -> Result<Secret<String>> {
+    let path = folder.profiles();
     let text =
         fs::read_to_string(&path).doing(|| format!("could not read `{}`", path.display()))?;
     let value = |name: &str| {

@@ -10,8 +10,9 @@ use std::time::UNIX_EPOCH;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::disk::private_folder;
 use super::fault::{Answer, Fault};
-use super::store::private_folder;
+use super::folder::OwnedFolder;
 use crate::error::{Doing, Result};
 use crate::wire::workspace::{ObjectList, ObjectStatus, ObjectType};
 
@@ -43,7 +44,7 @@ struct Found {
 
 impl Files {
     /// Opens the tree in `folder`, making it when it is missing.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &OwnedFolder) -> Result<Self> {
         let files = Files { root: folder.join("tree"), scratch: folder.join("scratch") };
         if files.scratch.exists() {
             fs::remove_dir_all(&files.scratch)
@@ -91,6 +92,7 @@ impl Files {
         let write = || -> std::io::Result<bool> {
             let mut file = tempfile::NamedTempFile::new_in(&self.scratch)?;
             file.write_all(content)?;
+            file.as_file().sync_data()?;
             if overwrite {
                 file.persist(&disk)?;
                 return Ok(true);
@@ -287,7 +289,7 @@ mod tests {
 
     fn files() -> (tempfile::TempDir, Files) {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path()).unwrap();
+        let files = Files::open(&OwnedFolder::of_test(folder.path())).unwrap();
         (folder, files)
     }
 

@@ -1,16 +1,14 @@
-//! What lies where in the data folder, and whether a server holds it.
+//! What lies where in a data folder, and whether a server holds it. Looks, and changes nothing.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Doing, Error, Kind, Result};
+use super::pid::ProcessId;
+use crate::error::{Doing, Result};
 
-/// The data folder of one embedded workspace.
+/// The names in the data folder of one embedded workspace.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout(PathBuf);
 
@@ -23,12 +21,43 @@ pub(crate) struct Serving {
     pub(crate) host: String,
 }
 
-/// Proof that no other server uses the data folder; ends with its owner.
-#[derive(Debug)]
-pub(crate) struct Lock(File);
+/// Who holds the data folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// Nobody.
+    Nobody,
+    /// A server that is just starting, or somebody who clears up after one.
+    Unknown,
+    /// This server.
+    Server(ProcessId),
+}
+
+impl Holder {
+    /// Returns the server's process.
+    pub(crate) fn process(&self) -> Option<&ProcessId> {
+        match self {
+            Holder::Server(process) => Some(process),
+            Holder::Nobody | Holder::Unknown => None,
+        }
+    }
+}
 
 impl Layout {
-    /// Names the data folder `folder`; nothing is touched.
+    /// Everything that a server makes in its data folder.
+    pub(super) const NAMES: [&str; 10] = [
+        "objects",
+        "keys",
+        "tls",
+        "postgres",
+        "files",
+        "apps",
+        "databrickscfg",
+        "server.log",
+        "server.json",
+        "lock",
+    ];
+
+    /// Names the data folder `folder`.
     pub(crate) fn new(folder: &Path) -> Self {
         Layout(folder.to_owned())
     }
@@ -83,138 +112,47 @@ impl Layout {
         self.0.join("server.log")
     }
 
-    fn serving_file(&self) -> PathBuf {
+    pub(super) fn serving_file(&self) -> PathBuf {
         self.0.join("server.json")
     }
 
-    fn lock_file(&self) -> PathBuf {
+    pub(super) fn lock_file(&self) -> PathBuf {
         self.0.join("lock")
     }
 
-    /// Makes the data folder: others may pass through it (the user Postgres runs as must), but not list it.
-    pub(crate) fn make(&self) -> Result<()> {
-        let what = || format!("could not make the data folder `{}`", self.0.display());
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).doing(what)
-    }
-
-    /// Takes the data folder for this process.
-    ///
-    /// Fails with `Conflict`, naming the process, when another server has it.
-    pub(crate) fn lock(&self) -> Result<Lock> {
-        let path = self.lock_file();
-        let what = || format!("could not lock `{}`", path.display());
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .doing(what)?;
-        // Whoever only looks holds the lock for a moment.
-        for _ in 0..50 {
-            match file.try_lock() {
-                Ok(()) => {
-                    let note = |file: &mut File| -> std::io::Result<()> {
-                        file.set_len(0)?;
-                        file.rewind()?;
-                        write!(file, "{}", std::process::id())
-                    };
-                    note(&mut file).doing(what)?;
-                    return Ok(Lock(file));
-                }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
-                Err(TryLockError::Error(error)) => return Err(error).doing(what),
-            }
-        }
-        let mut pid = String::new();
-        let holder = match file.read_to_string(&mut pid) {
-            Ok(_) if !pid.is_empty() => format!(" (process {pid})"),
-            _ => String::new(),
-        };
-        let folder = self.0.display();
-        Err(Error::new(Kind::Conflict, format!("another server{holder} uses `{folder}`"))
-            .hint("lakeforge local stop, or choose another folder with --data-dir"))
-    }
-
-    /// Returns the process id of the server that holds the data folder, if one does; 0 when it is still starting.
-    pub(crate) fn holder(&self) -> Result<Option<u32>> {
+    /// Returns who holds the data folder.
+    pub(crate) fn holder(&self) -> Result<Holder> {
         let path = self.lock_file();
         let what = || format!("could not look at `{}`", path.display());
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Holder::Nobody);
+            }
             Err(error) => return Err(error).doing(what),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(None),
+            Ok(()) => Ok(Holder::Nobody),
             Err(TryLockError::WouldBlock) => {
-                let text = fs::read_to_string(&path).doing(what)?;
-                Ok(Some(text.trim().parse().unwrap_or(0)))
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                // What a killed server wrote stays there while others clear up after it.
+                let process = ProcessId::parse(&text).filter(ProcessId::is_alive);
+                Ok(process.map_or(Holder::Unknown, Holder::Server))
             }
             Err(TryLockError::Error(error)) => Err(error).doing(what),
         }
     }
 
-    /// Writes down that this process serves.
-    pub(crate) fn announce(&self, serving: &Serving) -> Result<()> {
-        let text = serde_json::to_vec(serving)
-            .map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
-        super::store::write_private(&self.serving_file(), &text)
-    }
-
-    /// Removes what [`Layout::announce`] wrote.
-    pub(crate) fn retract(&self) {
-        // Not there is what is wanted.
-        let _ = fs::remove_file(self.serving_file());
-    }
-
-    /// Returns what the last server wrote down.
-    pub(crate) fn announced(&self) -> Option<Serving> {
-        serde_json::from_slice(&fs::read(self.serving_file()).ok()?).ok()
-    }
-
-    /// Removes everything a workspace made, and the folder when nothing else is in it.
-    pub(crate) fn clear(&self) -> Result<()> {
-        let folders = [
-            self.objects(),
-            self.keys(),
-            self.authority(),
-            self.postgres(),
-            self.files(),
-            self.apps(),
-        ];
-        for folder in folders {
-            gone(fs::remove_dir_all(&folder))
-                .doing(|| format!("could not remove `{}`", folder.display()))?;
-        }
-        let log = self.server_log();
-        for file in [self.profiles(), log, self.serving_file(), self.lock_file()] {
-            gone(fs::remove_file(&file))
-                .doing(|| format!("could not remove `{}`", file.display()))?;
-        }
-        // Something of somebody else's may be in it.
-        let _ = fs::remove_dir(&self.0);
-        Ok(())
+    /// Returns what the server `process` wrote down, if it serves.
+    pub(crate) fn serving(&self, process: &ProcessId) -> Option<Serving> {
+        let serving: Serving = serde_json::from_slice(&fs::read(self.serving_file()).ok()?).ok()?;
+        (i32::try_from(serving.pid).ok()? == process.pid.as_raw_nonzero().get()).then_some(serving)
     }
 
     /// Returns the bytes that everything in the data folder takes on disk, shared blocks of hard links once.
     pub(crate) fn disk_bytes(&self) -> u64 {
         let mut seen = std::collections::HashSet::new();
         size_of(&self.0, &mut seen)
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // The process id of a server that is gone helps nobody.
-        let _ = self.0.set_len(0);
-    }
-}
-
-fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 
@@ -231,39 +169,4 @@ fn size_of(folder: &Path, seen: &mut std::collections::HashSet<u64>) -> u64 {
         }
     }
     total
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_data_folder_has_one_server() {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::new(folder.path());
-        assert_eq!(layout.holder().unwrap(), None);
-        let lock = layout.lock().unwrap();
-
-        let error = layout.lock().unwrap_err();
-
-        assert_eq!(error.kind(), Kind::Conflict);
-        assert!(error.message().contains(&format!("process {}", std::process::id())), "{error}");
-        assert_eq!(layout.holder().unwrap(), Some(std::process::id()));
-        drop(lock);
-        assert_eq!(layout.holder().unwrap(), None);
-    }
-
-    #[test]
-    fn clearing_leaves_what_is_somebody_elses() {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::new(folder.path());
-        fs::create_dir_all(layout.objects().join("apps")).unwrap();
-        fs::write(folder.path().join("thesis.txt"), "").unwrap();
-
-        layout.clear().unwrap();
-        layout.clear().unwrap();
-
-        assert!(folder.path().join("thesis.txt").exists());
-        assert!(!layout.objects().exists());
-    }
 }

@@ -2,10 +2,12 @@
 
 mod apps;
 pub(crate) mod control;
+mod disk;
 mod door;
 mod fault;
 mod faults;
 mod files;
+mod folder;
 mod gateway;
 mod http;
 mod ids;
@@ -13,6 +15,7 @@ mod jobs;
 pub(crate) mod layout;
 mod listeners;
 mod loopback;
+mod pid;
 mod postgres;
 mod serve;
 mod sql;

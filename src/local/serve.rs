@@ -9,14 +9,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::apps::Apps;
+use super::disk::write_private;
 use super::door;
 use super::faults::{self, Faults};
 use super::files::Files;
+use super::folder::{PROFILES_HEAD, WorkspaceFolder};
 use super::http;
 use super::ids;
 use super::layout::{Layout, Serving};
 use super::postgres::{Install, Postgres};
-use super::store::{Store, write_private};
+use super::store::Store;
 use super::tls::Authority;
 use super::tokens::Keys;
 use super::workspace::{Parts, Workspace};
@@ -63,35 +65,35 @@ pub(crate) struct Ready {
 
 /// Serves the workspace in `options.data` until `stop` comes or it is told to; `ready` is called once it answers.
 ///
-/// Fails with `Conflict` when another server has the data folder or the port.
+/// Fails with `Conflict` when another server has the data folder or the port, and with `Refused` when the folder
+/// holds something that is no workspace.
 pub(crate) async fn serve(
     options: Options,
     ready: impl FnOnce(&Ready),
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    let layout = Layout::new(&options.data);
-    layout.make()?;
-    let _lock = layout.lock()?;
-    layout.retract();
+    let folder = WorkspaceFolder::claim(&options.data)?;
+    let _lock = folder.lock().await?;
+    folder.retract();
     raise_file_limit();
-    let (workspace, listener) = open(&layout, options).await?;
+    let (workspace, listener) = open(&folder, options).await?;
     workspace.begin().await;
     let mut told = workspace.stop.subscribe();
     let router = http::router(&workspace);
     let served = door::serve(listener, router, door::HEAD_LIMIT, workspace.stop.subscribe());
     let server = tokio::spawn(served);
     let keeper = tokio::spawn(Arc::clone(&workspace).look_after());
-    layout.announce(&Serving { pid: std::process::id(), host: workspace.host.clone() })?;
+    folder.announce(&Serving { pid: std::process::id(), host: workspace.host.clone() })?;
     ready(&Ready {
         host: workspace.host.clone(),
         postgres_version: workspace.postgres_version.clone(),
-        profiles: layout.profiles(),
+        profiles: folder.profiles(),
     });
     tokio::select! {
         () = stop => {}
         _ = told.wait_for(|told| *told) => {}
     }
-    layout.retract();
+    folder.retract();
     workspace.stop.send_replace(true);
     let ended = server.abort_handle();
     if tokio::time::timeout(GRACE, server).await.is_err() {
@@ -104,33 +106,34 @@ pub(crate) async fn serve(
 }
 
 /// Puts the workspace together from what is on disk.
-async fn open(layout: &Layout, options: Options) -> Result<(Arc<Workspace>, TcpListener)> {
+async fn open(folder: &WorkspaceFolder, options: Options) -> Result<(Arc<Workspace>, TcpListener)> {
     let mut rules = options.faults.as_deref().map(faults::read).transpose()?.unwrap_or_default();
     for text in &options.fault {
         rules.push(faults::read_rule(text)?);
     }
     let install = Install::find(options.postgres.as_deref())?;
     let (postgres_version, major) = (install.version.clone(), install.major);
-    let store = Store::open(&layout.objects())?;
+    let store = Store::open(&folder.part(Layout::objects))?;
     let mut world = World::load(&store, new_settings, major)?;
     let listener = bind(options.port, &mut world).await?;
-    let postgres = Postgres::open(&layout.postgres(), install).await?;
+    let postgres = Postgres::open(&folder.part(Layout::postgres), install).await?;
     let host = format!("http://127.0.0.1:{}", world.settings.port);
     let issuer = format!("{host}/oidc");
-    let keys = Keys::open(&layout.keys(), world.settings.workspace_id, issuer)?;
+    let keys = Keys::open(&folder.keys(), world.settings.workspace_id, issuer)?;
     world.ensure_identities();
-    write_private(&layout.profiles(), profiles(&world, &host).as_bytes())?;
-    let apps = Apps::open(layout.apps(), &options.cache, options.python, options.environment)?;
+    write_private(&folder.profiles(), profiles(&world, &host).as_bytes())?;
+    let own = folder.part(Layout::apps);
+    let apps = Apps::open(own, &options.cache, options.python, options.environment).await?;
     let workspace = Workspace::new(Parts {
         world,
         store,
         keys,
         postgres,
-        authority: Authority::open(&layout.authority())?,
+        authority: Authority::open(&folder.authority())?,
         faults: Faults::new(rules),
         apps,
-        files: Files::open(&layout.files())?,
-        data: layout.folder().to_owned(),
+        files: Files::open(&folder.part(Layout::files))?,
+        data: folder.folder().to_owned(),
         host,
         postgres_version,
     });
@@ -175,7 +178,7 @@ fn new_settings() -> Settings {
 
 /// Returns the profiles that official clients log in with.
 fn profiles(world: &World, host: &str) -> String {
-    let mut text = "; Written by `lakeforge local`; changes are lost.\n".to_owned();
+    let mut text = PROFILES_HEAD.to_owned();
     if let Some(admin) = world.admin() {
         let (id, secret) = (&admin.user_name, admin.secret.expose());
         text += &format!(

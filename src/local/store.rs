@@ -4,15 +4,15 @@
 //! at once; a caller is answered when its own changes are on disk. Nothing ever rewrites more than what changed.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File};
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use super::disk::{private_folder, write_private};
+use super::folder::OwnedFolder;
 use crate::error::{Doing, Error, Kind, Result};
 
 /// A kind of object: the name of its folder.
@@ -84,17 +84,17 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens the store in `folder`, making it when it is missing, and starts its writer.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &OwnedFolder) -> Result<Self> {
         for shelf in Shelf::ALL {
             private_folder(&folder.join(shelf.folder()))?;
         }
         let (queue, waiting) = mpsc::channel();
-        let place = folder.to_owned();
+        let place = folder.to_path_buf();
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || write_all(&place, &waiting))
             .doing(|| "could not start the thread that writes the workspace's state".to_owned())?;
-        Ok(Store { folder: folder.to_owned(), queue })
+        Ok(Store { folder: folder.to_path_buf(), queue })
     }
 
     /// Reads every object of `shelf`.
@@ -132,28 +132,6 @@ impl Store {
 
 fn cannot_read(path: &Path) -> String {
     format!("could not read `{}`", path.display())
-}
-
-/// Makes `folder` and its parents, readable by nobody else.
-pub(crate) fn private_folder(folder: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .doing(|| format!("could not make the folder `{}`", folder.display()))
-}
-
-/// Writes `content` to `path` through a temporary name, synced, with mode 0600.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-        file.write_all(content)?;
-        file.as_file().sync_data()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().doing(|| format!("could not write `{}`", path.display()))
 }
 
 /// Writes what is queued until the store is dropped.
@@ -219,13 +197,13 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_last_is_read_back_by_the_next_server() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(&OwnedFolder::of_test(folder.path())).unwrap();
         for n in 0..3 {
             store.queue(vec![change("a", Some(json!(n))), change("b", Some(json!("b")))]);
         }
         store.queue(vec![change("b", None)]).await.unwrap().unwrap();
 
-        let again = Store::open(folder.path()).unwrap();
+        let again = Store::open(&OwnedFolder::of_test(folder.path())).unwrap();
 
         assert_eq!(again.load::<Value>(Shelf::Apps).unwrap(), [json!(2)]);
         let mode = fs::metadata(folder.path().join("apps/a.json")).unwrap().permissions().mode();
@@ -235,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_file_is_named_and_half_written_ones_are_cleared() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(&OwnedFolder::of_test(folder.path())).unwrap();
         fs::write(folder.path().join("apps/.new-x1"), "{").unwrap();
         assert_eq!(store.load::<Value>(Shelf::Apps).unwrap(), Vec::<Value>::new());
 
@@ -248,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn what_could_not_be_written_is_written_with_the_next_change() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(&OwnedFolder::of_test(folder.path())).unwrap();
         fs::remove_dir(folder.path().join("apps")).unwrap();
         store.queue(vec![change("a", Some(json!(1)))]).await.unwrap().unwrap_err();
 

@@ -15,8 +15,8 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::disk::{private_folder, write_private};
 use super::ids;
-use super::store::{private_folder, write_private};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::secret::Secret;
 use crate::wire::names::EndpointName;

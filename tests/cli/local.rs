@@ -240,7 +240,7 @@ fn reset_asks_and_then_deletes_everything() {
 
     assert_snapshot!(forge.run("local reset --yes"), @r#"
         --- stdout
-        nothing to delete: [DATA] is not there
+        nothing to delete: there is no workspace in [DATA]
         --- exit 0
         "#);
 }

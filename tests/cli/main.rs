@@ -12,6 +12,7 @@ mod destroy;
 mod dice;
 mod endpoints;
 mod faults;
+mod folders;
 mod forge;
 mod gc;
 mod help;

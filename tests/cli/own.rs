@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::forge::Forge;
 
 /// A test's own workspace; it ends with the test, also with one that fails.
-pub(crate) struct Own(Forge);
+pub(crate) struct Own(pub(crate) Forge);
 
 impl Own {
     /// Starts one in an empty folder.

@@ -55,6 +55,7 @@ use self::durable::Laid;
 use self::session::{Address, OWN_DATABASE, flush_position};
 use self::wal::Lsn;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::local::folder::OwnedFolder;
 use crate::secret::Secret;
 use crate::wire::roles::IdentityType;
 
@@ -101,7 +102,7 @@ struct Engine {
 impl Postgres {
     /// Opens the engine in `folder`: stops what a killed server left running, removes what it left
     /// unfinished, and makes the template when it is missing.
-    pub(crate) async fn open(folder: &Path, install: Install) -> Result<Self> {
+    pub(crate) async fn open(folder: &OwnedFolder, install: Install) -> Result<Self> {
         Engine::open(folder, install)
             .await
             .map(|engine| Postgres(Arc::new(engine)))

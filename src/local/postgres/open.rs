@@ -15,12 +15,13 @@ use super::sockets::Sockets;
 use super::spare::Spares;
 use super::{Engine, Install, blocking, copy, leftover, template};
 use crate::error::Result;
+use crate::local::folder::OwnedFolder;
 
 impl Engine {
     /// Opens the engine in `folder`; see `Postgres::open`.
-    pub(super) async fn open(folder: &Path, install: Install) -> Result<Self> {
+    pub(super) async fn open(folder: &OwnedFolder, install: Install) -> Result<Self> {
         let account = Account::detect()?;
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(&**folder)?;
         let folder = folder.canonicalize()?;
         account.check_reaches(folder.parent().unwrap_or(&folder))?;
         for part in [folder.clone(), folder.join("clusters"), folder.join("bases")] {
@@ -70,7 +71,7 @@ impl Engine {
 }
 
 /// Ends what a killed server left running in the engine's folder `folder`, which nobody else uses.
-pub(crate) async fn end_leftovers(folder: &Path) -> Result<()> {
+pub(crate) async fn end_leftovers(folder: &OwnedFolder) -> Result<()> {
     let folder = folder.canonicalize()?;
     stop_leftovers(&folder).await?;
     Sockets::of(&Account::detect()?, &folder).remove();

@@ -35,7 +35,8 @@ pub(crate) fn quick_folder() -> &'static str {
 }
 
 async fn open(folder: &Path) -> Postgres {
-    Postgres::open(&folder.join("postgres"), Install::find(None).unwrap()).await.unwrap()
+    let folder = OwnedFolder::of_test(folder.join("postgres"));
+    Postgres::open(&folder, Install::find(None).unwrap()).await.unwrap()
 }
 
 impl Bench {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::identities::IdentityKind;
 use super::*;
 use crate::local::fault::Fault;
+use crate::local::folder::OwnedFolder;
 use crate::local::store::Store;
 use crate::local::tokens::EVERYTHING;
 use crate::wire::names::{BranchName, ProjectName};
@@ -553,14 +554,16 @@ fn an_app_cannot_name_a_branch_that_is_not_there() {
 async fn a_killed_server_finds_its_state_and_its_unfinished_work() {
     let folder = tempfile::tempdir().unwrap();
     let settings = || Settings { workspace_id: 1, network: 1, port: 1 };
-    let store = Store::open(folder.path()).unwrap();
+    let store = Store::open(&OwnedFolder::of_test(folder.path())).unwrap();
     let mut world = World::load(&store, settings, 15).unwrap();
     let started = create_project(&mut world, "shop", json!({})).unwrap();
     finish(&mut world, &started);
     let started = create(&mut world, "dev", json!({ "ttl": "3600s" })).unwrap();
     store.queue(world.take_changes()).await.unwrap().unwrap();
 
-    let mut world = World::load(&Store::open(folder.path()).unwrap(), settings, 15).unwrap();
+    let mut world =
+        World::load(&Store::open(&OwnedFolder::of_test(folder.path())).unwrap(), settings, 15)
+            .unwrap();
 
     let work = world.resume(now());
     assert_eq!(work, std::slice::from_ref(&started.work));
@@ -573,7 +576,7 @@ async fn a_killed_server_finds_its_state_and_its_unfinished_work() {
 async fn branches_without_a_project_are_cleared() {
     let folder = tempfile::tempdir().unwrap();
     let settings = || Settings { workspace_id: 1, network: 1, port: 1 };
-    let store = Store::open(folder.path()).unwrap();
+    let store = Store::open(&OwnedFolder::of_test(folder.path())).unwrap();
     let mut world = shop();
     let changes = world.take_changes();
     let torn = changes.into_iter().filter(|change| change.shelf != Shelf::Projects).collect();
