@@ -41,6 +41,14 @@ impl Layers {
             .unwrap_or_else(|| self.root())
     }
 
+    /// Returns the value at `path` as it was written.
+    pub(super) fn written(&self, path: &[Step]) -> Option<&Value> {
+        self.0
+            .iter()
+            .rev()
+            .find_map(|layer| get(layer.document.value(), &[&layer.prefix, path].concat()))
+    }
+
     /// Returns the beginning of the root file.
     fn root(&self) -> Place {
         let first = self.0.first().expect("a bundle has a root file");

@@ -2,8 +2,10 @@
 //!
 //! The only room that knows the YAML crate.
 
+mod apps;
 mod config;
 mod include;
+mod keys;
 mod layers;
 mod locate;
 mod node;
@@ -29,7 +31,7 @@ pub(crate) use outline::{Attached, Outline};
 pub(crate) use place::Place;
 pub(crate) use resources::Resource;
 
-use crate::error::{Error, Kind, Result, nearest};
+use crate::error::{Error, Kind, Result};
 use layers::Layers;
 use read::Reader;
 
@@ -126,6 +128,8 @@ pub(crate) struct App {
     pub(crate) key: String,
     /// Name in the workspace.
     pub(crate) name: String,
+    /// What the name begins with where variables make up the rest, such as the suffix of a preview.
+    pub(crate) stem: String,
     /// Folder with the source, absolute; absent when it comes from git.
     pub(crate) source: Option<PathBuf>,
     /// Command and environment.
@@ -151,6 +155,10 @@ pub(crate) struct Bundle {
     pub(crate) file_path: String,
     /// The apps, by key as written.
     pub(crate) apps: Vec<App>,
+    /// What people may call the apps that only other targets have.
+    apps_elsewhere: Vec<String>,
+    /// What the user should know.
+    pub(crate) warnings: Vec<String>,
     /// Everything: merged, with variables resolved; `${resources.…}` and
     /// `${workspace.current_user.…}` are still text.
     #[cfg(test)]
@@ -169,6 +177,7 @@ impl Bundle {
                 .hint("change to the folder of the bundle, or add `--root DIR`")
         })?;
         let documents = include::documents(&root, file, &[])?;
+        let warnings = documents.iter().map(keys::check).collect::<Result<Vec<_>>>()?.concat();
         let (mut tree, layers, target) = layers::combine(&documents, choice.target.as_deref())?;
         let name = describe_bundle(&mut tree, &layers, &target)?;
         variables::assign(&mut tree, &layers, choice, &root, &target)?;
@@ -184,12 +193,15 @@ impl Bundle {
         ] {
             reader.check_ids(kind, id_field)?;
         }
+        let apps = reader.apps()?;
         Ok(Bundle {
             name: reader.text("bundle.name").unwrap_or(name),
             target: reader.target(target)?,
             root_path: reader.text("workspace.root_path").unwrap_or_default(),
             file_path: reader.text("workspace.file_path").unwrap_or_default(),
-            apps: reader.apps()?,
+            apps_elsewhere: apps::elsewhere(&documents, &apps),
+            apps,
+            warnings,
             root: root.clone(),
             resources,
             #[cfg(test)]
@@ -201,34 +213,6 @@ impl Bundle {
     #[cfg(test)]
     pub(crate) fn names(&self, kind: &str) -> Vec<String> {
         resources::names(&self.tree, kind).into_values().flatten().collect()
-    }
-
-    /// Returns the apps that `wanted` names by key or name, each once and in the bundle's order; all when it is empty.
-    ///
-    /// Fails with `NotFound` for a name that is not in the bundle; `flag` is what offers the nearest one.
-    pub(crate) fn select(&self, wanted: &[String], flag: &str) -> Result<Vec<&App>> {
-        let is_named = |app: &App, name: &String| app.key == *name || app.name == *name;
-        for name in wanted {
-            if !self.apps.iter().any(|app| is_named(app, name)) {
-                return Err(self.no_app(name, flag));
-            }
-        }
-        let chosen =
-            |app: &&App| wanted.is_empty() || wanted.iter().any(|name| is_named(app, name));
-        Ok(self.apps.iter().filter(chosen).collect())
-    }
-
-    fn no_app(&self, name: &str, flag: &str) -> Error {
-        let keys: Vec<&str> = self.apps.iter().map(|app| app.key.as_str()).collect();
-        let has = if keys.is_empty() { "no apps".to_owned() } else { keys.join(", ") };
-        let error = Error::new(Kind::NotFound, format!("there is no app `{name}` in the bundle"))
-            .code("APP_NOT_FOUND")
-            .why(format!("the bundle has {has}"));
-        let known = self.apps.iter().flat_map(|app| [app.key.as_str(), app.name.as_str()]);
-        match nearest(name, known) {
-            Some(near) => error.hint(format!("{flag} {near}")),
-            None => error,
-        }
     }
 
     /// Returns every resource, each after what it depends on.

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::place::{Place, Step};
-use super::{include, root_file};
+use super::reference::stem;
+use super::{include, keys, root_file};
 use crate::error::Result;
 
 /// Names that the other files of a bundle take.
@@ -45,6 +46,7 @@ impl Outline {
     pub(crate) fn read(root: &Path, without: &[&str]) -> Result<Outline> {
         let Some(file) = root_file(root)? else { return Ok(Outline::default()) };
         let documents = include::documents(root, file, without)?;
+        documents.iter().try_for_each(|document| keys::check(document).map(|_| ()))?;
         let mut outline = Outline { exists: true, ..Outline::default() };
         let patterns = documents[0].value().get("include").and_then(Value::as_array);
         outline.includes = patterns
@@ -84,7 +86,7 @@ fn root_paths(file: &Value) -> Vec<String> {
 /// Returns the databases that the app `key` is given.
 fn attached(key: &str, app: &Value, place: &Place) -> Vec<Attached> {
     let name = app.get("name").and_then(Value::as_str).unwrap_or(key);
-    let plain = name.split("${").next().unwrap_or_default().trim_end_matches('-');
+    let plain = stem(name);
     let name = if plain.is_empty() { key.replace('_', "-") } else { plain.to_owned() };
     let resources = app.get("resources").and_then(Value::as_array).into_iter().flatten();
     resources

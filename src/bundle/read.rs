@@ -83,8 +83,10 @@ impl Reader<'_> {
             }
         };
         let config = body.get("config").filter(|config| !config.is_null()).cloned();
+        let written = self.layers.written(&[path, &["name".into()]].concat());
+        let stem = reference::stem(written.and_then(Value::as_str).unwrap_or(name)).to_owned();
         let (key, name, databases) = (key.to_owned(), name.to_owned(), self.databases(body));
-        Ok(App { key, name, source, config, databases, place })
+        Ok(App { key, name, stem, source, config, databases, place })
     }
 
     fn databases(&self, app: &Value) -> Vec<Attachment> {

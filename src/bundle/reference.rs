@@ -66,6 +66,14 @@ pub(super) fn at<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     })
 }
 
+/// Returns what `name` begins with before its first reference, without the hyphen that joins them.
+pub(super) fn stem(name: &str) -> &str {
+    match references(name).first() {
+        Some(first) => name[..first.range.start].trim_end_matches('-'),
+        None => name,
+    }
+}
+
 /// Returns the namespace of `path`, or an error when it is nearly one.
 pub(super) fn namespace(path: &str) -> Result<Option<&str>> {
     let first = path.split(['.', '[']).next().unwrap_or_default();

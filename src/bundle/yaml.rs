@@ -41,6 +41,7 @@ impl Document {
         folder: PathBuf,
         text: String,
     ) -> Result<Arc<Document>> {
+        let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
         let mut document = Document { shown: shown.into(), folder, text, value: Value::Null };
         let reading = Reading::default();
         let result = Tree(&reading).deserialize(serde_yaml::Deserializer::from_str(&document.text));
@@ -106,8 +107,35 @@ impl Document {
                     .why(format!("first at {}:{line}:{column}", self.shown))
             }
             Some(Refusal::Unsupported(what)) => Error::new(Kind::Usage, format!("{here}: {what}")),
+            None => self.not_yaml(&here, error),
+        }
+    }
+
+    /// Says what the YAML crate stumbled over, and where that begins.
+    fn not_yaml(&self, here: &str, error: &serde_yaml::Error) -> Error {
+        let text = error.to_string();
+        let line = error.location().and_then(|at| self.text.lines().nth(at.line().max(1) - 1));
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let tab = line.and_then(|line| line[..indent(line)].find('\t'));
+        if let (Some(tab), Some(at)) = (tab, error.location()) {
+            let here = format!("{}:{}:{}", self.shown, at.line(), tab + 1);
+            return Error::new(Kind::Usage, format!("{here}: a tab indents this line"))
+                .hint("indent with spaces");
+        }
+        let open = [("mapping", '{'), ("sequence", '[')].into_iter().find_map(|(kind, bracket)| {
+            let (_, from) = text.split_once(&format!("while parsing a flow {kind} at line "))?;
+            let (line, column) = from.split_once(" column ")?;
+            Some((bracket, line, column))
+        });
+        match open {
+            Some((bracket, line, column)) => {
+                let what = format!(
+                    "{}:{line}:{column}: `{bracket}` is not closed, or a comma is missing",
+                    self.shown
+                );
+                Error::new(Kind::Usage, what).why(format!("what follows at {here} does not fit"))
+            }
             None => {
-                let text = error.to_string();
                 let what = text.split(" at line ").next().unwrap_or(&text);
                 Error::new(Kind::Usage, format!("{here}: this is not YAML")).why(what)
             }
@@ -313,9 +341,40 @@ mod tests {
     fn broken_yaml_says_where() {
         let error = parse("a: [1, 2\nb: 3\n").unwrap_err();
 
-        assert!(error.to_string().starts_with("databricks.yml:2:"), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "databricks.yml:1:4: `[` is not closed, or a comma is missing: \
+             what follows at databricks.yml:2:2 does not fit"
+        );
         assert!(parse("a: !secret x\n").unwrap_err().to_string().contains("`!secret`"));
         assert!(parse("a: 1\n---\nb: 2\n").is_err());
+    }
+
+    #[test]
+    fn a_tab_and_an_open_bracket_are_told_where_they_stand() {
+        for (text, expected) in [
+            ("a:\n\tb: 1\n", "databricks.yml:2:1: a tab indents this line"),
+            ("a:\n  b: 1\n  \tc: 1\n", "databricks.yml:3:3: a tab indents this line"),
+            (
+                "a: 1\nb: {c: 1\nd: 2\ne: 3\n",
+                "databricks.yml:2:4: `{` is not closed, or a comma is missing",
+            ),
+            (
+                "a: 1\nb: [c,\nd: 2\n\n",
+                "databricks.yml:2:4: `[` is not closed, or a comma is missing",
+            ),
+            ("a: {b: {c: 1}\n", "databricks.yml:1:4: `{` is not closed, or a comma is missing"),
+        ] {
+            assert_eq!(parse(text).unwrap_err().message(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let document = parse("\u{feff}a: 1\n").unwrap();
+
+        assert_eq!(document.value(), &serde_json::json!({"a": 1}));
+        assert_eq!(document.locate(&["a".into()], true), (1, 1));
     }
 
     #[test]

@@ -42,10 +42,12 @@ impl Cx {
     ///
     /// Fails with `Usage` when there is none here or upwards.
     pub(crate) fn bundle(&self) -> Result<Bundle> {
-        self.find_bundle()?.ok_or_else(|| {
+        let bundle = self.find_bundle()?.ok_or_else(|| {
             Error::new(Kind::Usage, "there is no databricks.yml here or in a folder above")
                 .hint("change to the folder of the bundle, or add `--root DIR`")
-        })
+        })?;
+        bundle.warnings.iter().for_each(|warning| self.ui.steps.warn(warning));
+        Ok(bundle)
     }
 
     /// Reads the bundle, if there is one here or upwards.

@@ -69,7 +69,9 @@ impl Inputs {
     /// Fails as `Refused`, with both lists, when the generated file holds another topology, and for a
     /// preview that holds a project.
     pub(super) fn check(&self, bundle: &Bundle) -> Result<()> {
-        scaffold::refuse_projects(bundle, &Config::load(&bundle.root)?)?;
+        let config = Config::load(&bundle.root)?;
+        config.check_apps(bundle)?;
+        scaffold::refuse_projects(bundle, &config)?;
         let request = scaffold::Request {
             root: bundle.root.clone(),
             projects: scaffold::given(&self.project),

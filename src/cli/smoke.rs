@@ -35,6 +35,7 @@ impl Smoke {
     pub(super) async fn run(self, cx: &Cx) -> Result<Done> {
         let bundle = cx.bundle()?;
         let config = Config::load(&bundle.root)?;
+        config.check_apps(&bundle)?;
         let assertions = assertions(&bundle, &config, &self.app)?;
         let api = cx.api_for(Some(&bundle))?;
         let health = smoke::smoke(&api, &cx.ui.steps, assertions, self.wait_timeout.0).await?;
@@ -53,7 +54,7 @@ fn assertions(bundle: &Bundle, config: &Config, wanted: &[String]) -> Result<Vec
         return Err(Error::new(Kind::Usage, format!("bundle `{}` has no apps", bundle.name)));
     }
     let chosen = bundle.select(wanted, "--app")?;
-    Ok(chosen.into_iter().map(|app| assertion(app, config.app(&app.key, &app.name))).collect())
+    Ok(chosen.into_iter().map(|app| assertion(app, config.app(bundle, app))).collect())
 }
 
 fn assertion(app: &App, config: Option<&AppConfig>) -> Assertion {

@@ -62,30 +62,27 @@ pub(crate) struct Outcome {
 /// of the branch the app uses, when given.
 ///
 /// Fails with `NotFound` for an app that is not in the bundle, and with `Usage` for one without a
-/// migration command or database.
+/// migration command, folder or database, and for a name in lakeforge.yml that is no app.
 pub(crate) fn plan(
     bundle: &Bundle,
     config: &Config,
     only: &[String],
     branch: Option<&str>,
 ) -> Result<Vec<Migration>> {
+    config.check_apps(bundle)?;
+    let command = |app: &App| config.app(bundle, app)?.migrate.as_ref();
     let mut chosen = bundle.select(only, "--only")?;
     if only.is_empty() {
-        chosen.retain(|app| command(config, app).is_some());
+        chosen.retain(|app| command(app).is_some());
     }
-    chosen.into_iter().map(|app| migration(config, app, branch)).collect()
+    chosen.into_iter().map(|app| migration(command(app), app, branch)).collect()
 }
 
-fn command<'a>(config: &'a Config, app: &App) -> Option<&'a Migrate> {
-    config.app(&app.key, &app.name)?.migrate.as_ref()
-}
-
-fn migration(config: &Config, app: &App, branch: Option<&str>) -> Result<Migration> {
+fn migration(migrate: Option<&Migrate>, app: &App, branch: Option<&str>) -> Result<Migration> {
     let refuse = |why: &str| {
         Error::new(Kind::Usage, format!("{}: `{}` cannot be migrated", app.place, app.key)).why(why)
     };
-    let migrate =
-        command(config, app).ok_or_else(|| refuse("lakeforge.yml has no `migrate` for it"))?;
+    let migrate = migrate.ok_or_else(|| refuse("lakeforge.yml has no `migrate` for it"))?;
     let own = app.databases.first().map(|attachment| attachment.branch.parse::<BranchName>());
     let own = own.transpose().map_err(|why| refuse(&why))?;
     let target = match (&migrate.project, own.clone()) {

@@ -112,3 +112,120 @@ fn a_key_of_lakeforge_yml_is_offered() {
         assert!(shown.ends_with("--- exit 2"), "{shown}");
     }
 }
+
+#[test]
+fn a_name_below_apps_that_is_no_app_is_refused() {
+    let forge = bundle("projects/shop/branches/production");
+    forge.write(
+        "lakeforge.yml",
+        "projects: {shop: {endpoints: []}}\napps:\n  wbe: {migrate: {command: make, directory: .}}\n",
+    );
+
+    let shown = forge.run("-q migrate");
+    assert_snapshot!(shown, @r#"
+        --- stderr
+        error: lakeforge.yml:3:3: the bundle has no app `wbe`
+          try: did you mean `web`?
+        --- exit 2
+        "#);
+    for command in ["migrate --dry-run", "smoke", "deploy", "deploy --dry-run", "destroy"] {
+        assert_eq!(forge.run(&format!("-q {command}")), shown, "{command}");
+    }
+}
+
+#[test]
+fn an_app_is_known_by_its_key_its_name_and_its_name_without_the_suffix() {
+    let forge = bundle("projects/shop/branches/production");
+    let apps = forge.read("resources/apps.yml");
+    let apps = apps.replace("shop-web", "shop-web${var.app_name_suffix}");
+    forge.write("resources/apps.yml", &apps);
+    forge.write(
+        "resources/variables.yml",
+        "variables: {app_name_suffix: {default: -pr-7}}\n\
+         targets:\n  other: {resources: {apps: {admin: {name: shop-admin}}}}\n",
+    );
+    for name in ["web", "shop-web", "shop-web-pr-7"] {
+        forge.write(
+            "lakeforge.yml",
+            &format!(
+                "projects: {{shop: {{endpoints: []}}}}\n\
+                 apps: {{{name}: {{migrate: {{command: make, directory: .}}}}, admin: , shop-admin: }}\n"
+            ),
+        );
+        for only in ["", "--only web", "--only shop-web", "--only shop-web-pr-7"] {
+            let plan = forge.json(&format!("migrate --dry-run {only}"));
+            assert_eq!(plan["migrations"][0]["app"], "web", "{name} {only}");
+        }
+    }
+
+    forge.write("lakeforge.yml", "projects: {shop: {endpoints: []}}\napps: [web, shop-web]\n");
+    assert_snapshot!(forge.run("-q migrate --dry-run"), @r#"
+        --- stderr
+        error: lakeforge.yml:2:13: `shop-web` is the app `web`
+          why: what is known of it is at lakeforge.yml:2:8
+          try: keep one of them
+        --- exit 2
+        "#);
+}
+
+#[test]
+fn a_misspelt_key_of_the_bundle_stops_before_anything_is_planned() {
+    let forge = bundle("projects/shop/branches/production");
+    let apps = forge.read("resources/apps.yml");
+    for (right, wrong, place) in
+        [("resources:\n  apps", "resorces:\n  apps", "1:1"), ("  apps:", "  app:", "2:3")]
+    {
+        forge.write("resources/apps.yml", &apps.replacen(right, wrong, 1));
+        for command in ["deploy", "deploy --dry-run", "destroy", "smoke", "migrate", "gen"] {
+            let shown = forge.run(&format!("-q {command}"));
+            let start =
+                format!("--- stderr\nerror: resources/apps.yml:{place}: nothing knows the key");
+            assert!(shown.starts_with(&start), "{command}: {shown}");
+            assert!(shown.contains("\n  try: did you mean `"), "{command}: {shown}");
+            assert!(shown.ends_with("--- exit 2"), "{command}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_nothing_knows_is_told_and_the_users_own_is_not() {
+    let forge = bundle("projects/shop/branches/production");
+    forge.write("resources/more.yml", "x-mine: {a: 1}\nquite_new: {}\n");
+
+    let shown = forge.run("migrate --dry-run");
+
+    assert!(
+        shown.contains("warning: resources/more.yml:2:1: nothing knows the key `quite_new`\n"),
+        "{shown}"
+    );
+    assert!(!shown.contains("x-mine"), "{shown}");
+    assert!(shown.ends_with("--- exit 0"), "{shown}");
+}
+
+#[test]
+fn a_generated_file_that_the_bundle_does_not_include_is_told_as_that() {
+    let forge = bundle("projects/shop/branches/production");
+    let root = forge.read("databricks.yml");
+    forge.write("databricks.yml", &root.replace("resources/*.yml", "resources/apps.yml"));
+
+    let shown = forge.run("-q deploy");
+
+    assert_snapshot!(shown, @r#"
+        --- stderr
+        error: the bundle does not include `resources/lakebase.yml`
+          why: what `gen` wrote there would be missing
+          try: add `resources/lakebase.yml` to `include:` of databricks.yml
+        --- exit 2
+        "#);
+    assert!(forge.run("gen").contains("warning: the bundle does not include"));
+}
+
+#[test]
+fn a_bundle_with_a_byte_order_mark_is_read() {
+    let forge = bundle("projects/shop/branches/production");
+    let root = forge.read("databricks.yml");
+    forge.write("databricks.yml", &format!("\u{feff}{root}"));
+
+    forge.succeed("migrate --dry-run");
+    forge.succeed("gen --check");
+}

@@ -131,8 +131,10 @@ pub(crate) struct Compute {
 }
 
 /// What is known of an app beside the bundle.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct AppConfig {
+    /// Where it is written.
+    pub(crate) place: Place,
     /// Health path, `/healthz` by default.
     pub(crate) health: Option<String>,
     /// What the health path answers.
@@ -194,12 +196,6 @@ impl Config {
         let document = Document::parse(CONFIG_FILE, root.to_owned(), text.to_owned())?;
         Config::read(&Node::root(&document))
     }
-
-    /// Returns what is known of the app with this bundle key or name.
-    pub(crate) fn app(&self, key: &str, name: &str) -> Option<&AppConfig> {
-        let find = |wanted: &str| self.apps.iter().find(|(app, _)| app == wanted);
-        find(key).or_else(|| find(name)).map(|(_, app)| app)
-    }
 }
 
 #[cfg(test)]
@@ -237,7 +233,7 @@ gc: {prefix: pr-, grace: 24h, protected_names: [dev]}
         assert_eq!(lab.branches[0].expiry, Expiry::After(Ttl::from_secs(604_800)));
         assert_eq!(lab.branches[1].expiry, Expiry::Never);
         assert_eq!(lab.endpoints.as_ref().unwrap()[0].compute.max_cu, Some(1.0));
-        assert_eq!(config.app("web", "shop").unwrap().health.as_deref(), Some("/healthz"));
+        assert_eq!(config.apps[0].1.health.as_deref(), Some("/healthz"));
         let migrate = config.apps[0].1.migrate.as_ref().unwrap();
         assert_eq!(migrate.directory, Path::new("/shop"));
         assert_eq!(read("").unwrap().projects.len(), 0);

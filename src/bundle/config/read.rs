@@ -223,6 +223,7 @@ impl AppConfig {
             }
         })?;
         Ok(AppConfig {
+            place: node.key_place(),
             health,
             expect: optional(node.get("expect"), Expect::read)?.unwrap_or_default(),
             migrate: optional(node.get("migrate"), Migrate::read)?,

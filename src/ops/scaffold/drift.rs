@@ -6,14 +6,15 @@ use super::previews::is_preview;
 use super::topology::{Project, topology};
 use super::{HEADER, Request, command, out, relative};
 use crate::bundle::{Bundle, Config};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::ops::drift::Drift;
 
 /// Compares the inputs of `request` with the generated file as `bundle` sees it, by resource key: a
 /// target may well give a resource another id.
 ///
 /// Returns how they differ and the command that makes the file anew; nothing when they agree, when
-/// there are no inputs, for a preview, and when the file is missing or somebody else's.
+/// there are no inputs, for a preview, and when the file is missing or somebody else's. Fails as
+/// `Usage` when the bundle does not include the file.
 pub(crate) fn drift(request: &Request, bundle: &Bundle) -> Result<Option<(Drift, String)>> {
     let config = Config::load(&request.root)?;
     let has_inputs = !request.projects.is_empty() || !config.projects.is_empty();
@@ -26,6 +27,12 @@ pub(crate) fn drift(request: &Request, bundle: &Bundle) -> Result<Option<(Drift,
     }
     let shown = relative(&request.root, &out)?;
     let outline = super::orphans::outline(request, &config, &shown)?;
+    if !outline.includes {
+        return Err(Error::new(Kind::Usage, format!("the bundle does not include `{shown}`"))
+            .code("NOT_INCLUDED")
+            .why("what `gen` wrote there would be missing")
+            .hint(format!("add `{shown}` to `include:` of databricks.yml")));
+    }
     let projects = topology(request, &config, &outline)?;
     let wanted: BTreeMap<String, String> = projects.iter().flat_map(Project::names).collect();
     let written: BTreeMap<String, String> = bundle
