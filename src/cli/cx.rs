@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::environment::Set;
 use super::settings::{Environment, Global};
 use crate::bundle::{self, Bundle, Choice};
 use crate::error::{Error, Kind, Result};
@@ -18,12 +19,29 @@ pub(crate) struct Cx {
     pub(crate) global: Global,
     /// The environment as it was at start.
     pub(crate) environment: Environment,
+    /// Flags that variables set.
+    set: Vec<Set>,
 }
 
 impl Cx {
     /// Puts a command's surroundings together; touches nothing.
-    pub(crate) fn new(ui: Ui, global: Global, environment: Environment) -> Self {
-        Cx { ui, global, environment }
+    pub(crate) fn new(ui: Ui, global: Global, environment: Environment, set: Vec<Set>) -> Self {
+        Cx { ui, global, environment, set }
+    }
+
+    /// Returns the variable that sets `flag`, where one does.
+    pub(crate) fn variable_of(&self, flag: &str) -> Option<&str> {
+        self.set.iter().find(|set| set.flag == flag).map(|set| set.variable.as_str())
+    }
+
+    /// Says which flags variables set: always where one agrees to something, else with `-v`.
+    pub(crate) fn announce_variables(&self) {
+        for Set { flag, variable, agrees, .. } in &self.set {
+            match agrees {
+                true => self.ui.steps.warn(format!("--{flag} is set by {variable}")),
+                false => tracing::debug!("--{flag} is set by {variable}"),
+            }
+        }
     }
 
     /// Returns the present moment.
@@ -54,6 +72,9 @@ impl Cx {
     pub(crate) fn find_bundle(&self) -> Result<Option<Bundle>> {
         let root = bundle::find_root(&self.folder()?, self.global.root.as_deref())?;
         let target = self.environment.get("DATABRICKS_BUNDLE_TARGET").map(str::to_owned);
+        if target.is_some() && self.global.target.is_none() {
+            tracing::debug!("--target is set by DATABRICKS_BUNDLE_TARGET");
+        }
         let choice = Choice {
             target: self.global.target.clone().or(target),
             variables: Choice::parse_variables(&self.global.var)?,

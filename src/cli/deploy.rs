@@ -59,7 +59,7 @@ impl Deploy {
     pub(super) async fn run(self, cx: &Cx) -> Result<Done> {
         let bundle = cx.bundle()?;
         if !self.skip_deploy {
-            self.inputs.check(&bundle)?;
+            self.inputs.check(cx, &bundle)?;
         }
         let api = cx.api_for(Some(&bundle))?;
         let engine = self.with.open(cx, &api, &bundle).await?;

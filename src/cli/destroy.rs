@@ -46,7 +46,7 @@ impl Destroy {
     pub(super) async fn run(self, cx: &Cx) -> Result<()> {
         let bundle = cx.bundle()?;
         if !self.as_deployed {
-            self.inputs.check(&bundle)?;
+            self.inputs.check(cx, &bundle)?;
         }
         let api = cx.api_for(Some(&bundle))?;
         let engine = self.with.open(cx, &api, &bundle).await?;

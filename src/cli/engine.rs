@@ -14,7 +14,7 @@ use crate::ops::scaffold;
 #[derive(Debug, clap::Args)]
 pub(super) struct With {
     /// What applies the resources
-    #[arg(long, value_enum, default_value_t, env = "LAKEFORGE_ENGINE", hide_env = true)]
+    #[arg(long, value_enum, default_value_t)]
     engine: EngineChoice,
 }
 
@@ -57,27 +57,21 @@ impl With {
 pub(super) struct Inputs {
     /// Project that `gen` was given [default: those of lakeforge.yml] (can be repeated)
     #[arg(long, value_name = "PROJECT", value_delimiter = ',')]
-    #[arg(env = "PROJECT_NAME", hide_env_values = true, hide_env = true)]
     project: Vec<String>,
     /// Branches that `gen` was given with `--project`
     #[arg(long, value_name = "BRANCH,…", value_delimiter = ',')]
-    #[arg(env = "CUSTOM_BRANCHES", hide_env_values = true, hide_env = true)]
     branches: Vec<String>,
 }
 
 impl Inputs {
     /// Fails as `Refused`, with both lists, when the generated file holds another topology, and for a
     /// preview that holds a project.
-    pub(super) fn check(&self, bundle: &Bundle) -> Result<()> {
+    pub(super) fn check(&self, cx: &Cx, bundle: &Bundle) -> Result<()> {
         let config = Config::load(&bundle.root)?;
         config.check_apps(bundle)?;
         scaffold::refuse_projects(bundle, &config)?;
-        let request = scaffold::Request {
-            root: bundle.root.clone(),
-            projects: scaffold::given(&self.project),
-            branches: scaffold::given(&self.branches),
-            ..scaffold::Request::default()
-        };
+        let inputs = cx.generated_from(&self.project, &self.branches, false, &config);
+        let request = scaffold::Request { root: bundle.root.clone(), ..inputs };
         match scaffold::drift(&request, bundle)? {
             None => Ok(()),
             Some((drift, command)) => Err(drift.refuse().hint(command)),

@@ -99,13 +99,13 @@ struct Serve {
 #[derive(Debug, clap::Args)]
 struct Server {
     /// Port of the REST API, 0 for any [default: the one it had, or 8765]
-    #[arg(long, value_name = "PORT", env = "LAKEFORGE_LOCAL_PORT", hide_env = true)]
+    #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// Folder of the PostgreSQL programs [default: found on this machine]
-    #[arg(long, value_name = "DIR", env = "LAKEFORGE_POSTGRES_BIN", hide_env = true)]
+    #[arg(long, value_name = "DIR")]
     postgres_bin: Option<PathBuf>,
     /// Python interpreter for apps [default: python3]
-    #[arg(long, value_name = "FILE", env = "LAKEFORGE_PYTHON", hide_env = true)]
+    #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
     /// YAML or JSON file with faults that requests are to meet
     #[arg(long, value_name = "FILE")]

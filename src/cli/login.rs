@@ -32,7 +32,10 @@ impl Cx {
         let environment = &self.environment;
         let flag = self.global.profile.clone();
         let profile = flag
-            .map(|name| Setting::new(name, Origin::Flag("--profile")))
+            .map(|name| match self.variable_of("profile") {
+                Some(_) => Setting::new(name, Origin::Flag("LAKEFORGE_PROFILE")),
+                None => Setting::new(name, Origin::Flag("--profile")),
+            })
             .or_else(|| variable(environment, "DATABRICKS_CONFIG_PROFILE"));
         let token_variable = environment.get("DATABRICKS_OIDC_TOKEN_ENV");
         let oidc_token = environment

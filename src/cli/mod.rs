@@ -7,7 +7,7 @@ mod cx;
 mod deploy;
 mod destroy;
 mod engine;
-mod exit_codes;
+mod environment;
 mod gc;
 mod init;
 mod local;
@@ -17,15 +17,17 @@ mod scaffold;
 mod scope;
 mod settings;
 mod smoke;
+mod topics;
 mod usage;
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tracing_subscriber::EnvFilter;
 
 use cx::Cx;
+use environment::{Refusal, Set};
 use settings::{Environment, Global};
 
 use crate::error::{Error, Result};
@@ -40,7 +42,9 @@ const SAME_WISH: Duration = Duration::from_millis(500);
 /// Works on a real workspace and on an embedded one (`lakeforge local`) with real Postgres.
 #[derive(Debug, Parser)]
 #[command(name = "lakeforge", version, max_term_width = 100, styles = styles())]
-#[command(after_help = "Exit codes: lakeforge help exit-codes")]
+#[command(
+    after_help = "Exit codes: lakeforge help exit-codes; variables: lakeforge help environment"
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -116,18 +120,19 @@ impl WaitTimeout {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     clap_complete::CompleteEnv::with_factory(Cli::command).completer("lakeforge").complete();
     let args: Vec<OsString> = args.into_iter().collect();
-    if exit_codes::is_asked_for(&args) {
-        return exit_codes::show();
+    if let Some(text) = topics::asked_for(&args) {
+        return topics::show(&text);
     }
-    let Cli { global, command } = match Cli::try_parse_from(&args) {
-        Ok(cli) => cli,
-        Err(error) => return usage::answer(&error, &args, &Environment::read()),
-    };
     let environment = Environment::read();
+    let (Cli { global, command }, set) = match parse(&args, &environment) {
+        Ok(understood) => understood,
+        Err(refusal) => return usage::answer(refusal, &args, &environment),
+    };
     let ui = Ui::new(environment.terminal(global.color()), global.output(), global.quiet);
     start_log(&global, &environment, &ui, command.is_server());
     restore_cursor_on_panic();
-    let cx = Cx::new(ui, global, environment);
+    let cx = Cx::new(ui, global, environment, set);
+    cx.announce_variables();
     match run(command, &cx) {
         Ok(done) => done.exit_code,
         Err(error) => {
@@ -135,6 +140,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             error.kind().exit_code()
         }
     }
+}
+
+fn parse(args: &[OsString], environment: &Environment) -> Result<(Cli, Vec<Set>), Refusal> {
+    let (mut matches, set) = environment::parse(&Cli::command(), args, environment)?;
+    Ok((Cli::from_arg_matches_mut(&mut matches).map_err(Refusal::Clap)?, set))
 }
 
 fn run(command: Command, cx: &Cx) -> Result<Done> {

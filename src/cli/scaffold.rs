@@ -25,11 +25,9 @@ pub(crate) struct Gen {
     what: Option<What>,
     /// Project to generate [default: those of lakeforge.yml] (can be repeated)
     #[arg(long, value_name = "PROJECT", value_delimiter = ',')]
-    #[arg(env = "PROJECT_NAME", hide_env_values = true)]
     project: Vec<String>,
     /// Branches of each project [default: dev]
     #[arg(long, value_name = "BRANCH,…", value_delimiter = ',')]
-    #[arg(env = "CUSTOM_BRANCHES", hide_env_values = true)]
     branches: Vec<String>,
     /// Generate a project for each app of the bundle that has a `postgres` resource
     #[arg(long, conflicts_with = "project")]
@@ -153,13 +151,20 @@ impl Gen {
                 None => cx.ui.show(&List(templates.list()?)),
             };
         }
+        let root = root(&here, cx.global.root.as_deref())?;
+        let config = Config::load(&root)?;
+        for variable in PLAIN_VARIABLES {
+            if !config.projects.is_empty() && cx.environment.get(variable).is_some() {
+                cx.ui
+                    .steps
+                    .note(format!("{variable} is left aside: lakeforge.yml names the projects"));
+            }
+        }
         let request = Request {
-            root: root(&here, cx.global.root.as_deref())?,
-            projects: scaffold::given(&self.project),
-            branches: scaffold::given(&self.branches),
-            from_apps: self.from_apps,
+            root,
             out: self.out.map(|path| here.join(path)),
             templates,
+            ..cx.generated_from(&self.project, &self.branches, self.from_apps, &config)
         };
         let rendered = scaffold::render(&request)?;
         for note in &rendered.notes {
@@ -183,6 +188,39 @@ impl Gen {
         let remove = |file| Ok(Answer::done(file, file.write(self.overwrite)?));
         let orphans = orphans.iter().map(remove).collect::<Result<_>>()?;
         cx.ui.show(&Answer { orphans, ..Answer::done(&rendered, wrote) })
+    }
+}
+
+/// Variables of existing generators: projects, and branches of each. CI systems set variables of
+/// such names for purposes of their own, so they never change what lakeforge.yml says.
+const PLAIN_VARIABLES: [&str; 2] = ["PROJECT_NAME", "CUSTOM_BRANCHES"];
+
+impl Cx {
+    /// Returns what the resources are generated from: flags, else the plain variables of existing
+    /// generators where `config` names no projects, else `config` or the apps.
+    pub(super) fn generated_from(
+        &self,
+        projects: &[String],
+        branches: &[String],
+        from_apps: bool,
+        config: &Config,
+    ) -> Request {
+        let plain = |variable: &str| {
+            let text = self.environment.get(variable).filter(|_| config.projects.is_empty());
+            let names: Vec<String> =
+                text.into_iter().flat_map(|text| text.split(',')).map(str::to_owned).collect();
+            scaffold::given(&names)
+        };
+        let (mut projects, mut branches) = (scaffold::given(projects), scaffold::given(branches));
+        let mut named_by = self.variable_of("project").map(str::to_owned);
+        if projects.is_empty() && !from_apps {
+            projects = plain(PLAIN_VARIABLES[0]);
+            named_by = Some(PLAIN_VARIABLES[0].to_owned());
+        }
+        if branches.is_empty() && (from_apps || !projects.is_empty()) {
+            branches = plain(PLAIN_VARIABLES[1]);
+        }
+        Request { projects, branches, named_by, from_apps, ..Request::default() }
     }
 }
 

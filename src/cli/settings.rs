@@ -12,7 +12,6 @@ use crate::ui::{ColorChoice, Facts, Output};
 pub(crate) struct Global {
     /// Shape of the answer
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
-    #[arg(env = "LAKEFORGE_OUTPUT", hide_env = true)]
     output: Format,
     /// Say nothing but the answer, warnings and errors
     #[arg(short, long, global = true)]
@@ -42,7 +41,7 @@ pub(crate) struct Global {
     )]
     pub(crate) root: Option<PathBuf>,
     /// Data folder of the embedded workspace
-    #[arg(long, global = true, value_name = "DIR", env = "LAKEFORGE_LOCAL_DIR", hide_env = true)]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 }
 
@@ -84,6 +83,7 @@ enum Color {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     values: BTreeMap<String, String>,
+    unreadable: Vec<String>,
 }
 
 impl Environment {
@@ -93,15 +93,25 @@ impl Environment {
         reason = "this is the one place that reads the environment"
     )]
     pub(crate) fn read() -> Self {
-        let values = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        Environment { values }
+        let mut environment = Environment::default();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => drop(environment.values.insert(name, value)),
+                (Ok(name), Err(_)) => environment.unreadable.push(name),
+                (Err(_), _) => {}
+            }
+        }
+        environment
     }
 
     /// Returns the variable `name`, unless it is unset or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the names of the variables that are not UTF-8.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &str> {
+        self.unreadable.iter().map(String::as_str)
     }
 
     /// Returns the variables whose names start with `prefix`, without it.

@@ -2,19 +2,26 @@
 
 use std::ffi::OsString;
 
+use super::environment::Refusal;
 use super::settings::Environment;
 use crate::error::{Error, Kind};
 use crate::ui::{ColorChoice, Output, Ui};
 
-/// Prints `error`, as JSON where JSON was asked for, and returns the exit code.
-pub(super) fn answer(error: &clap::Error, args: &[OsString], environment: &Environment) -> u8 {
-    if error.use_stderr() && wants_json(args, environment) {
-        let facts = environment.terminal(ColorChoice::Auto);
-        Ui::new(facts, Output::Json, false).fail(&to_error(&error.to_string()));
-    } else {
-        let _ = error.print();
-    }
-    u8::try_from(error.exit_code()).unwrap_or(2)
+/// Prints why, as JSON where JSON was asked for, or the help that was asked for, and returns the
+/// exit code.
+pub(super) fn answer(refusal: Refusal, args: &[OsString], environment: &Environment) -> u8 {
+    let json = wants_json(args, environment);
+    let error = match refusal {
+        Refusal::Clap(error) if !error.use_stderr() || !json => {
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+        Refusal::Clap(error) => to_error(&error.to_string()),
+        Refusal::Ours(error) => error,
+    };
+    let output = if json { Output::Json } else { Output::Text };
+    Ui::new(environment.terminal(ColorChoice::Auto), output, false).fail(&error);
+    error.kind().exit_code()
 }
 
 /// Returns whether the answer was to be JSON, by a command line that could not be read as a whole.

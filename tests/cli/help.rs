@@ -13,7 +13,9 @@ fn the_help_of_every_command_is_this() {
     let manual: Vec<String> = commands(&forge, "")
         .iter()
         .map(|command| format!("$ lakeforge {command}--help\n{}", help(&forge, command)))
-        .chain([format!("$ lakeforge help exit-codes\n{}", forge.succeed("help exit-codes"))])
+        .chain(["exit-codes", "environment"].map(|topic| {
+            format!("$ lakeforge help {topic}\n{}", forge.succeed(&format!("help {topic}")))
+        }))
         .collect();
     assert_snapshot!(manual.join("\n"));
 }

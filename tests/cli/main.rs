@@ -11,6 +11,7 @@ mod destroy;
 #[cfg(target_os = "linux")]
 mod dice;
 mod endpoints;
+mod environment;
 mod faults;
 mod folders;
 mod forge;

@@ -46,7 +46,7 @@ pub(crate) fn drift(request: &Request, bundle: &Bundle) -> Result<Option<(Drift,
         .collect();
     let inputs = match request.projects.is_empty() {
         true => "lakeforge.yml",
-        false => "the command line",
+        false => request.named_by.as_deref().unwrap_or("the command line"),
     };
     let names = |keys: BTreeMap<String, String>| keys.into_values().collect::<BTreeSet<_>>();
     let drift = Drift::between((inputs, names(wanted)), (&format!("`{shown}`"), names(written)));

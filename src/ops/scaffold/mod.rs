@@ -45,6 +45,8 @@ pub(crate) struct Request {
     pub(crate) projects: Vec<String>,
     /// Branches of each of `projects`, or of those of the apps.
     pub(crate) branches: Vec<String>,
+    /// What names `projects` where that is not the command line: a variable.
+    pub(crate) named_by: Option<String>,
     /// Whether the projects are those that the bundle's apps use.
     pub(crate) from_apps: bool,
     /// File to write, absolute; that of `lakeforge.yml` or the usual one by default.

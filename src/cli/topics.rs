@@ -1,10 +1,14 @@
-//! `lakeforge help exit-codes`: the promise that scripts build on.
+//! `lakeforge help TOPIC`: what holds for every command.
 
 use std::ffi::OsString;
 
+use clap::CommandFactory;
+
+use super::{Cli, environment};
 use crate::ui;
 
-const TEXT: &str = "\
+/// The promise that scripts build on.
+const EXIT_CODES: &str = "\
 Exit codes
 
     0  done
@@ -27,14 +31,19 @@ Exit codes
 `creds exec` answers with the child's own code; 125, 126 or 127 when it could not start.
 ";
 
-/// Returns whether `args` ask for the table.
-pub(super) fn is_asked_for(args: &[OsString]) -> bool {
-    matches!(args, [_, help, topic] if help == "help" && topic == "exit-codes")
+/// Returns the text that `args` ask for.
+pub(super) fn asked_for(args: &[OsString]) -> Option<String> {
+    let [_, help, topic] = args else { return None };
+    match topic.to_str().filter(|_| help == "help")? {
+        "exit-codes" => Some(EXIT_CODES.to_owned()),
+        "environment" => Some(environment::help(&Cli::command())),
+        _ => None,
+    }
 }
 
-/// Writes the table to stdout and returns the exit code.
-pub(super) fn show() -> u8 {
-    match ui::write_stdout(TEXT) {
+/// Writes a text to stdout and returns the exit code.
+pub(super) fn show(text: &str) -> u8 {
+    match ui::write_stdout(text) {
         Ok(()) => 0,
         Err(error) => error.kind().exit_code(),
     }
@@ -64,7 +73,7 @@ mod tests {
             Kind::Interrupted,
             Kind::Terminated,
         ] {
-            assert!(TEXT.contains(&format!("\n{:>5}  ", kind.exit_code())), "{kind:?}");
+            assert!(EXIT_CODES.contains(&format!("\n{:>5}  ", kind.exit_code())), "{kind:?}");
         }
     }
 }
