@@ -62,7 +62,12 @@ impl Client {
     pub(super) async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
         let title = request.title();
         let bytes = self.bytes(request).await?;
-        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
+        self.read(&title, &bytes)
+    }
+
+    /// Reads the JSON answer to the call `title`.
+    pub(super) fn read<T: DeserializeOwned>(&self, title: &str, bytes: &[u8]) -> Result<T> {
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             // The place and the kind of mistake, never the text: it may hold a token.
             let place = error.path().to_string();
@@ -71,7 +76,7 @@ impl Client {
                 serde_json::error::Category::Data => format!("field `{place}`: {inner}"),
                 _ => "it is not JSON; is this the address of a workspace?".to_owned(),
             };
-            Error::NotUnderstood { call: title, reason }
+            Error::NotUnderstood { call: title.to_owned(), reason }
         })
     }
 
@@ -82,8 +87,16 @@ impl Client {
 
     /// Sends `request`, again where that helps, and returns the body of the answer.
     pub(super) async fn bytes(&self, request: Request) -> Result<Vec<u8>> {
+        self.repeated(&request, || self.attempt(&request)).await
+    }
+
+    /// Makes attempts at `request` for as long as that helps.
+    pub(super) async fn repeated<F: Future<Output = Result<Vec<u8>>>>(
+        &self,
+        request: &Request,
+        attempt: impl Fn() -> F,
+    ) -> Result<Vec<u8>> {
         let judge = Mutex::new(Judge::new(request.is_idempotent(), self.0.budget));
-        let attempt = || self.attempt(&request);
         attempt
             .retry(retry::waits())
             .when(|error| !matches!(error, Error::NotLoggedIn(_)))
@@ -95,7 +108,7 @@ impl Client {
     }
 
     /// Sends `request` once; a token that has become invalid is replaced once.
-    async fn attempt(&self, request: &Request) -> Result<Vec<u8>> {
+    pub(super) async fn attempt(&self, request: &Request) -> Result<Vec<u8>> {
         let token = self.token().await?;
         match self.send(request, &token).await {
             Err(Error::Refused { status: 401, .. }) if self.0.login.forget(&token).await => {

@@ -22,6 +22,9 @@ pub(crate) struct DeletableBranch {
     identity: Identity<BranchName>,
     protected: bool,
     confirmed: bool,
+    /// When it ends, and when it was last changed: what somebody refreshes stays.
+    expire_time: Option<Timestamp>,
+    update_time: Option<Timestamp>,
 }
 
 /// A project that may be deleted, with all its branches.
@@ -64,6 +67,8 @@ impl DeletableBranch {
             identity: Identity::of_branch(branch),
             protected: branch.status.is_protected,
             confirmed,
+            expire_time: branch.status.expire_time,
+            update_time: branch.update_time,
         })
     }
 
@@ -77,15 +82,18 @@ impl DeletableBranch {
         self.protected
     }
 
-    /// Checks that `now` is the branch that was looked at, and that it has not become dear since.
+    /// Checks that `now` is the branch that was looked at, and that it has neither become dear nor
+    /// been changed since; one that was confirmed is changed by taking its protection off.
     pub(super) fn recheck(&self, now: &Branch) -> Result<(), Error> {
         self.identity.recheck(&Identity::of_branch(now))?;
-        match dear(now) {
-            Some(what) if !self.confirmed => {
-                Err(changed(&self.identity.name, &format!("is {what}")))
-            }
-            _ => Ok(()),
-        }
+        let how = match dear(now) {
+            _ if self.confirmed => return Ok(()),
+            Some(what) => format!("is {what}"),
+            None if now.status.expire_time != self.expire_time => "got another expiry".to_owned(),
+            None if now.update_time != self.update_time => "was refreshed or changed".to_owned(),
+            None => return Ok(()),
+        };
+        Err(changed(&self.identity.name, &how))
     }
 }
 
@@ -279,6 +287,13 @@ mod tests {
         assert_eq!(deletable.recheck(&anew).unwrap_err().kind(), Kind::Conflict);
         assert!(deletable.recheck(&branch("dev", r#","default":true"#)).is_err());
         assert!(deletable.recheck(&branch("dev", r#","is_protected":true"#)).is_err());
+
+        let refreshed = Branch { update_time: Some(Timestamp::UNIX_EPOCH), ..seen.clone() };
+        let later = branch("dev", r#","expire_time":"2026-01-03T03:04:05Z""#);
+        let grown = branch("dev", r#","logical_size_bytes":7"#);
+        assert!(deletable.recheck(&refreshed).is_err());
+        assert!(deletable.recheck(&later).is_err());
+        assert!(deletable.recheck(&grown).is_ok());
 
         let kept = branch("kept", r#","is_protected":true"#);
         let confirmed = DeletableBranch::confirmed(&kept, &["shop/kept"]).unwrap();

@@ -1,11 +1,12 @@
 //! Long-running changes: started, then waited for.
 
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::error::{Error, Result};
@@ -14,8 +15,6 @@ use crate::wire::postgres::Operation;
 
 /// First pause between two looks at something that takes time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// How often a deletion whose answer was lost is sent in all.
-const LOST_TRIES: u32 = 3;
 /// Longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -68,24 +67,21 @@ impl Poll {
 }
 
 impl Client {
-    /// Starts the deletion `request` after `look` found what is meant under its name.
+    /// Starts the deletion `request`, each time it is sent after `look` found what is meant under its name.
     ///
-    /// A lost answer may be that of a deletion that took place, and the name somebody else's since:
-    /// what was looked at is looked at again before the request is sent again.
+    /// A deletion whose answer was lost may have taken place, and one that was turned away is sent
+    /// again later: the name can be somebody else's by then.
     pub(super) async fn delete_checked<F: Future<Output = Result<()>>>(
         &self,
         request: Request,
         look: impl Fn() -> F,
     ) -> Result<Pending<Deleted>> {
-        let request = request.once();
-        let mut tries = LOST_TRIES;
-        loop {
+        let checked = || async {
             look().await?;
-            match self.json(request.clone()).await {
-                Err(error) if error.is_reply_lost() && tries > 1 => tries -= 1,
-                answer => return answer.map(Pending::new),
-            }
-        }
+            self.attempt(&request).await
+        };
+        let answer = self.repeated(&request, checked).await?;
+        self.read(&request.title(), &answer).map(Pending::new)
     }
 
     /// Waits until `pending` is finished and returns what it gives.

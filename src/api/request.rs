@@ -17,8 +17,6 @@ pub(super) struct Request {
     pub(super) query: Vec<(&'static str, String)>,
     /// What it carries.
     pub(super) body: Body,
-    /// Whether it must not be sent again when its answer was lost.
-    once: bool,
 }
 
 /// What a call carries.
@@ -37,7 +35,7 @@ impl Request {
     /// Creates a call below `/api/2.0`.
     pub(super) fn api(method: Method, path: &[&str]) -> Self {
         let path = ["api", "2.0"].iter().chain(path).map(|&part| part.to_owned()).collect();
-        Request { method, path, query: Vec::new(), body: Body::Nothing, once: false }
+        Request { method, path, query: Vec::new(), body: Body::Nothing }
     }
 
     /// Creates a call on the Postgres resource `name`, or on `rest` below it.
@@ -72,15 +70,9 @@ impl Request {
         self
     }
 
-    /// Keeps the call from being sent again when its answer was lost.
-    pub(super) fn once(mut self) -> Self {
-        self.once = true;
-        self
-    }
-
     /// Returns whether sending the call twice does what sending it once does.
     pub(super) fn is_idempotent(&self) -> bool {
-        !self.once && self.method != Method::POST
+        self.method != Method::POST
     }
 
     /// Returns the address of the call at `host`; each segment is encoded, slashes included.

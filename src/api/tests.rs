@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Client, Error};
+use super::{Client, DeletableBranch, Error};
 use crate::auth::{Login, Origin, Setting, Settings};
 use crate::error::Kind;
 use crate::wire::names::{BranchName, ProjectName};
@@ -198,4 +198,24 @@ async fn a_redirect_is_not_followed_and_a_refused_token_is_told() {
     assert_eq!(error.kind(), Kind::Auth);
     assert_eq!(error.hint_text(), Some("replace the token of DATABRICKS_X"));
     assert!(!error.to_string().contains("dapi-secret"));
+}
+
+#[tokio::test]
+async fn a_deletion_looks_again_each_time_it_is_sent() {
+    const SEEN: &str =
+        r#"{"name":"projects/shop/branches/dev","uid":"br-1","status":{"branch_id":"dev"}}"#;
+    const ANEW: &str =
+        r#"{"name":"projects/shop/branches/dev","uid":"br-2","status":{"branch_id":"dev"}}"#;
+    const THERE: Reply = Reply::Says(200, "", SEEN);
+    const SCRIPT: &[Reply] = &[THERE, BUSY, THERE, Reply::Hangs, Reply::Says(200, "", ANEW)];
+    let script = Script::start(SCRIPT).await;
+    let seen: Branch = serde_json::from_str(SEEN).unwrap();
+    let branch = DeletableBranch::disposable(&seen).unwrap();
+
+    let error = script.client(BUDGET).delete_branch(&branch, false).await.unwrap_err();
+
+    assert!(matches!(error, Error::Changed(_)), "{error:?}");
+    let methods: Vec<String> =
+        script.seen().iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(methods, ["GET", "DELETE", "GET", "DELETE", "GET"]);
 }
