@@ -156,9 +156,9 @@ fn run(command: Command, cx: &Cx) -> Result<Done> {
     let runtime = runtime.enable_all().build()?;
     let done = runtime.block_on(async {
         tokio::select! {
-            done = command.run(cx) => done,
-            end = end_of_patience(&cx.ui) => Err(end),
-        }
+                    done = command.run(cx) => done,
+        end = end_of_patience(&cx.ui) => Err(end),
+                }
     });
     runtime.shutdown_background();
     done
@@ -179,7 +179,7 @@ async fn end_of_patience(ui: &Ui) -> Error {
         ui::restore_cursor();
         match first {
             Some(first) if first.elapsed() < SAME_WISH => continue,
-            Some(_) => return signal.into(),
+            Some(_) => return ui.steps.leave(signal),
             None if !ui.steps.interrupt(signal) => return signal.into(),
             None => first = Some(Instant::now()),
         }

@@ -46,6 +46,7 @@ struct Inner {
     beating: AtomicBool,
     signal: watch::Sender<Option<Interrupt>>,
     winds_down: AtomicBool,
+    would_leave: Mutex<Option<Error>>,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Steps {
             beating: AtomicBool::new(false),
             signal: watch::Sender::new(None),
             winds_down: AtomicBool::new(false),
+            would_leave: Mutex::default(),
         }))
     }
 
@@ -132,6 +134,22 @@ impl Steps {
     pub(crate) fn interrupt(&self, signal: Interrupt) -> bool {
         self.0.signal.send_replace(Some(signal));
         self.0.winds_down.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the program says when it ends now: the reasons and the hint of `error`.
+    pub(crate) fn would_leave(&self, error: Error) {
+        *self.0.would_leave.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// Returns the failure of a program that `signal` ends at once, with what was noted last.
+    pub(crate) fn leave(&self, signal: Interrupt) -> Error {
+        let noted = self.0.would_leave.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(noted) = noted else { return signal.into() };
+        let error = noted.reasons().iter().fold(signal.into(), Error::why);
+        match noted.hint_text() {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 
     fn begin(&self, lane: Option<String>, text: String) -> Step {
@@ -272,5 +290,19 @@ mod tests {
 
         assert_eq!(error.kind(), Kind::Interrupted);
         assert!(steps.interrupt(Interrupt::Interrupted));
+    }
+
+    #[test]
+    fn a_program_that_ends_at_once_says_what_it_leaves_behind() {
+        let steps = Steps::new(&Facts::default(), Output::Text, true);
+        assert!(steps.leave(Interrupt::Interrupted).reasons().is_empty());
+
+        let noted = Error::new(Kind::Conflict, "no").why("left behind: shop/a").hint("delete it");
+        steps.would_leave(noted);
+        let error = steps.leave(Interrupt::Terminated);
+
+        assert_eq!((error.kind(), error.message()), (Kind::Terminated, "terminated"));
+        assert_eq!(error.reasons(), ["left behind: shop/a"]);
+        assert_eq!(error.hint_text(), Some("delete it"));
     }
 }
