@@ -79,6 +79,13 @@ impl Error {
         }
     }
 
+    /// Returns whether a change may have happened although its answer does not say so.
+    pub(crate) fn may_have_happened(&self) -> bool {
+        // 503 says that the request was turned away.
+        let failed = matches!(self, Error::Refused { status: 500 | 502 | 504, .. });
+        failed || self.is_reply_lost()
+    }
+
     /// Returns whether the service failed inside, with a plain 500.
     pub(crate) fn is_internal(&self) -> bool {
         match self {

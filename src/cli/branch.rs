@@ -144,13 +144,17 @@ async fn make(
         expiry: making.expiry(config, cx.now())?,
         protected: making.protected,
         wait: making.wait.limit(),
-        dry_run: making.dry_run,
         branches,
     };
     let api = cx.api()?;
     announce(cx, &request.branches);
-    let created = ops::create(&api, &cx.ui.steps, request).await?;
-    cx.ui.show(&Answer { entries: created, several: scope.all, now: cx.now() })
+    let plan = ops::plan_create(&api, &cx.ui.steps, request).await?;
+    let entries = if making.dry_run {
+        plan.preview(cx.now())
+    } else {
+        ops::create(&api, &cx.ui.steps, plan).await?
+    };
+    cx.ui.show(&Answer { entries, several: scope.all, now: cx.now() })
 }
 
 /// Reads the branch to copy, which is in the same project as the new one.

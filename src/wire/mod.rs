@@ -7,6 +7,7 @@ pub(crate) mod apps;
 pub(crate) mod failure;
 pub(crate) mod identity;
 pub(crate) mod instances;
+pub(crate) mod limits;
 pub(crate) mod names;
 pub(crate) mod postgres;
 pub(crate) mod roles;

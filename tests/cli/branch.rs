@@ -1,12 +1,10 @@
 //! `lakeforge branch` from the outside, against real Postgres.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-
 use insta::assert_snapshot;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::forge::{Forge, assert_snake_case};
+use crate::job::Job;
 
 #[test]
 fn create_makes_a_branch_once_and_then_keeps_it_alive() {
@@ -95,7 +93,7 @@ fn create_in_all_projects_is_all_or_nothing() {
     assert!(shown.contains("why: wanted: a copy of `every-b/production`\n"), "{shown}");
     assert!(shown.ends_with("--- exit 7"), "{shown}");
     // The platform refuses to branch from a branch that expires: here that is the one of `every-b`.
-    let refusal = "why: Branches with an expiration date cannot have child branches";
+    let refusal = "why: `every-b/base` expires, so it cannot be copied";
     let shown = forge.run("-q branch create pr-1 --all --from base");
     assert!(shown.contains(refusal) && !shown.ends_with("--- exit 0"), "{shown}");
     assert_eq!(forge.branches("every-a"), ["every-a/base", "every-a/dev", "every-a/production"]);
@@ -366,9 +364,9 @@ fn restore_refuses_a_moment_without_a_zone_or_history() {
         → as of [TIME] ([LENGTH] ago)
         → projects/moment/branches/r (project from lakeforge.yml)
         moment/r: looking at the project
-        moment/r: copying `moment/production`
         error: could not restore branch `moment/r`
-          why: source_branch_time [TIME] is outside the history of the source branch, which begins at [TIME] (400 INVALID_PARAMETER_VALUE)
+          why: `moment/production` has no history as of [TIME]
+          why: its history begins at [TIME] ([LENGTH] ago)
         --- exit 2
         "#);
     assert_snapshot!(forge.run("branch restore r"), @r#"
@@ -546,21 +544,8 @@ fn create_that_is_interrupted_converges_when_run_again() {
 
 /// Runs a command, sends SIGINT as soon as its stderr says `moment`, and returns what it did.
 fn interrupt(forge: &Forge, arguments: &str, moment: &str) -> String {
-    let mut child =
-        forge.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = Vec::new();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    loop {
-        let start = said.len();
-        let length = stderr.read_until(b'\n', &mut said).unwrap();
-        assert!(length > 0, "it never said {moment:?}: {}", String::from_utf8_lossy(&said));
-        if String::from_utf8_lossy(&said[start..]).contains(moment) {
-            break;
-        }
-    }
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    std::io::copy(&mut stderr, &mut said).unwrap();
-    let mut output = child.wait_with_output().unwrap();
-    output.stderr = said;
-    forge.shown(&output)
+    let mut job = Job::start(forge, arguments);
+    job.wait_until_it_says(moment);
+    job.signal(Signal::INT);
+    job.end()
 }

@@ -4,25 +4,26 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use insta::assert_snapshot;
 use serde_json::{Value, json};
 
 use crate::forge::{Forge, PROGRAM, Workspace, open_folder};
 use crate::http::{Answer, send};
 
 /// Returns the workspace of these tests; each uses a project of its own, and rules for that alone.
-fn workspace() -> &'static Workspace {
+pub(crate) fn workspace() -> &'static Workspace {
     static OWN: OnceLock<Workspace> = OnceLock::new();
     OWN.get_or_init(|| Workspace::start(&[]))
 }
 
 /// Sends a request to the route of the faults and returns the rules in force.
-fn faults(workspace: &Workspace, method: &str, body: &Value) -> Vec<Value> {
+pub(crate) fn faults(workspace: &Workspace, method: &str, body: &Value) -> Vec<Value> {
     let answer = ask(workspace, method, "/lakeforge/faults", body);
     answer.expect(200)["faults"].as_array().unwrap().clone()
 }
 
 /// Sends a request to `path` of a workspace as its user, and returns the answer.
-fn ask(workspace: &Workspace, method: &str, path: &str, body: &Value) -> Answer {
+pub(crate) fn ask(workspace: &Workspace, method: &str, path: &str, body: &Value) -> Answer {
     let (host, token) = (setting(workspace, "host"), setting(workspace, "token"));
     let bearer = format!("Bearer {token}");
     send(method, &format!("{host}{path}"), &[("Authorization", &bearer)], &body.to_string())
@@ -36,7 +37,7 @@ fn setting(workspace: &Workspace, key: &str) -> String {
 }
 
 /// Lets something go wrong when branches of `project` are created.
-fn on_create(project: &str, fault: &Value, times: Option<u32>) {
+pub(crate) fn on_create(project: &str, fault: &Value, times: Option<u32>) {
     let path = format!("*/projects/{project}/branches");
     let mut rule = json!({ "method": "POST", "path": path, "fault": fault });
     if let Some(times) = times {
@@ -46,7 +47,7 @@ fn on_create(project: &str, fault: &Value, times: Option<u32>) {
 }
 
 /// Returns how many rules for `project` are left.
-fn left(project: &str) -> usize {
+pub(crate) fn left(project: &str) -> usize {
     let rules = faults(workspace(), "GET", &json!({}));
     let path = format!("*/projects/{project}/branches");
     rules.iter().filter(|rule| rule["path"] == path.as_str()).count()
@@ -64,14 +65,24 @@ fn create(forge: &Forge, project: &str) -> Value {
 }
 
 #[test]
-fn a_branch_whose_creation_was_not_answered_is_there_once_and_ours() {
+fn a_branch_whose_creation_was_not_answered_is_there_once_and_nobody_s() {
     let forge = Forge::on(workspace(), &["lost"]);
     on_create("lost", &json!("lost_reply"), Some(1));
 
-    let answer = create(&forge, "lost");
-
+    assert_snapshot!(forge.run("branch create lost/pr-7"), @r#"
+        --- stdout
+        lost/pr-7  reused from production, expires in [LENGTH], takes SQL after [LENGTH]
+        --- stderr
+        → projects/lost/branches/pr-7 (as named)
+        lost/pr-7: looking at the project
+        lost/pr-7: copying `lost/production`
+        lost/pr-7: looking again
+        lost/pr-7: refreshing its expiry
+        lost/pr-7: waiting for SQL
+        warning: the answer to the creation of `lost/pr-7` was lost: it counts as one that was there
+        --- exit 0
+        "#);
     assert_eq!(left("lost"), 0, "the answer was not lost");
-    assert_eq!(answer["created"], true, "{answer}");
     assert_eq!(create(&forge, "lost")["created"], false);
     assert_eq!(forge.sql("lost/pr-7", "SELECT 1"), "1");
 }
@@ -110,13 +121,18 @@ fn a_service_that_stays_away_is_exit_12_and_nothing_is_left_behind() {
 #[test]
 fn an_operation_that_takes_too_long_is_exit_8_and_the_same_command_succeeds_later() {
     let forge = Forge::on(workspace(), &["slow"]);
-    on_create("slow", &json!({ "slow_operation": "4s" }), Some(1));
+    on_create("slow", &json!({ "slow_operation": "30s" }), Some(1));
 
+    let start = Instant::now();
     let output = forge.output("branch create slow/pr-7 --wait-timeout 1s");
 
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{stderr}");
     assert_eq!(left("slow"), 0);
+    // One second for the branch and five to remove it; the operation takes thirty.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(stderr.contains("left behind"), "{stderr}");
+    assert!(stderr.contains("lakeforge branch delete slow/pr-7"), "{stderr}");
     create(&forge, "slow");
     assert_eq!(forge.sql("slow/pr-7", "SELECT 1"), "1");
 }

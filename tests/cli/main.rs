@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a fixture hands on the environment of the test")]
 
 mod apps;
+mod beside;
 mod branch;
 mod contract;
 mod creds;
@@ -21,6 +22,7 @@ mod help;
 mod hostile;
 mod http;
 mod init;
+mod job;
 mod layers;
 mod local;
 mod migrate;

@@ -1,6 +1,6 @@
 //! Branches: creation from a source, expiry, protection, soft deletion and its undoing.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,13 +16,12 @@ use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
 use crate::local::store::Shelf;
 use crate::wire::failure::Failure;
+use crate::wire::limits::LONGEST_BRANCH_LIFE;
 use crate::wire::names::{BranchName, PRIMARY_ENDPOINT, ProjectName, ROOT_BRANCH};
 use crate::wire::postgres::{
     Body, Branch, BranchList, BranchSpec, BranchState, BranchStatus, EndpointState,
 };
 
-/// Longest life of a branch that expires.
-const LONGEST_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 const MOST_BRANCHES: usize = 500;
 const MOST_PROTECTED: usize = 1;
 
@@ -560,7 +559,7 @@ fn expiration(spec: &BranchSpec, now: Timestamp) -> Answer<Option<Option<Timesta
     if time <= now {
         return Err(Fault::invalid("expiration time must be in the future"));
     }
-    if time > now + LONGEST_LIFE {
+    if time > now + LONGEST_BRANCH_LIFE {
         return Err(Fault::invalid("expiration time exceeds the maximum expiration time"));
     }
     Ok(Some(Some(time)))

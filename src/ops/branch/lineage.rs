@@ -2,9 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::create::{Create, Expiry};
+use super::request::Create;
 use crate::error::{Error, Kind, Result};
-use crate::time::{distance, to_milliseconds};
+use crate::time::distance;
 use crate::wire::names::BranchName;
 use crate::wire::postgres::{Branch, BranchSpec};
 
@@ -15,21 +15,19 @@ use crate::wire::postgres::{Branch, BranchSpec};
 /// may be the same one. It may as well lack the very commit that is looked for, and the workspace
 /// does not remember what was asked for.
 const SAME_MOMENT: SignedDuration = SignedDuration::from_millis(1);
-/// Returns what must change so that an existing branch is as `request` wants it.
+
+/// Returns what to change on an existing branch so that it is as `request` wants it, and always its
+/// expiry: who made the branch sees by that that somebody else uses it.
 ///
 /// A length counts from now, not from the creation of the branch, hence always a moment.
 pub(super) fn refreshed(request: &Create, existing: &Branch) -> (BranchSpec, Vec<&'static str>) {
-    let (mut spec, mut mask) = (BranchSpec::default(), Vec::new());
-    let wanted = match request.expiry {
-        Expiry::After(ttl) => Some(to_milliseconds(ttl.after(Timestamp::now()))),
-        Expiry::At(moment) => Some(moment),
-        Expiry::Never => None,
+    let end = request.expiry.moment(Timestamp::now());
+    let mut spec = BranchSpec {
+        expire_time: end,
+        no_expiry: end.is_none().then_some(true),
+        ..BranchSpec::default()
     };
-    if wanted != existing.status.expire_time {
-        spec.expire_time = wanted;
-        spec.no_expiry = wanted.is_none().then_some(true);
-        mask.push("spec.expiration");
-    }
+    let mut mask = vec!["spec.expiration"];
     if request.protected && !existing.status.is_protected {
         spec.is_protected = Some(true);
         mask.push("spec.is_protected");
@@ -82,6 +80,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::ops::branch::Expiry;
     use crate::time::Ttl;
 
     fn request(at: Option<&str>, expiry: Expiry) -> Create {
@@ -92,7 +91,6 @@ mod tests {
             expiry,
             protected: false,
             wait: Duration::ZERO,
-            dry_run: false,
         }
     }
 
@@ -148,7 +146,8 @@ mod tests {
         let (spec, mask) = refreshed(&request(None, Expiry::Never), &soon);
         assert_eq!((spec.no_expiry, mask), (Some(true), vec!["spec.expiration"]));
 
-        let (_, mask) = refreshed(&request(None, Expiry::Never), &branch("{}"));
-        assert!(mask.is_empty());
+        // It says nothing new, and marks the branch all the same.
+        let (spec, mask) = refreshed(&request(None, Expiry::Never), &branch("{}"));
+        assert_eq!((spec.no_expiry, mask), (Some(true), vec!["spec.expiration"]));
     }
 }

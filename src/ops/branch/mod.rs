@@ -2,10 +2,14 @@
 
 mod create;
 mod delete;
+mod ensure;
 mod lineage;
 mod list;
-mod make;
+mod plan;
+mod request;
+mod roll_back;
 
-pub(crate) use create::{Create, Created, Expiry, Outcome, create};
+pub(crate) use create::{create, plan_create};
 pub(crate) use delete::{DeletePlan, Deleted, delete, plan_delete, remove, unprotect};
 pub(crate) use list::{Detail, get, list};
+pub(crate) use request::{Create, Created, Expiry, Outcome};
