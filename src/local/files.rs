@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::disk::private_folder;
 use super::fault::{Answer, Fault};
 use super::folder::OwnedFolder;
+use super::paths::{TreePath, no_such_path};
 use crate::error::{Doing, Result};
 use crate::wire::workspace::{ObjectList, ObjectStatus, ObjectType};
 
@@ -127,6 +127,21 @@ impl Files {
         }
     }
 
+    /// Refuses what [`Files::remove`] would.
+    pub(crate) fn check_removable(&self, path: &str, recursive: bool) -> Answer<()> {
+        let found = self.find(path)?;
+        if found.disk == self.root {
+            return Err(Fault::bad_request("The root folder cannot be deleted."));
+        }
+        if found.kind != ObjectType::Directory || recursive {
+            return Ok(());
+        }
+        match fs::read_dir(&found.disk).map_err(Fault::internal)?.next() {
+            None => Ok(()),
+            Some(_) => Err(not_empty(path)),
+        }
+    }
+
     /// Removes a file, or a folder: one that holds something only with `recursive`.
     pub(crate) fn remove(&self, path: &str, recursive: bool) -> Answer<()> {
         let found = self.find(path)?;
@@ -137,9 +152,7 @@ impl Files {
             return fs::remove_file(&found.disk).map_err(Fault::internal);
         }
         if !recursive {
-            return fs::remove_dir(&found.disk).map_err(|_| {
-                Fault::new(400, "DIRECTORY_NOT_EMPTY", format!("Folder ({path}) is not empty"))
-            });
+            return fs::remove_dir(&found.disk).map_err(|_| not_empty(path));
         }
         // Moved away first: a folder is there as a whole or not at all.
         let moved = tempfile::tempdir_in(&self.scratch).map_err(Fault::internal)?;
@@ -160,11 +173,7 @@ impl Files {
             // A file that is removed meanwhile is left out.
             let Ok(metadata) = fs::metadata(&disk) else { continue };
             let language = notebook_language(&disk, &metadata);
-            let shown = match language {
-                Some(_) => name.rsplit_once('.').map_or(name, |(stem, _)| stem),
-                None => name,
-            };
-            let path = format!("{base}/{shown}");
+            let path = format!("{base}/{}", shown_name(name, language));
             let kind = kind_of(&metadata, language);
             objects.push(described(&path, &Found { disk, kind, language, metadata }));
         }
@@ -173,6 +182,31 @@ impl Files {
         let mut list = serde_json::to_value(empty).map_err(Fault::internal)?;
         list["objects"] = Value::from(objects);
         Ok(list)
+    }
+
+    /// Returns the path and the kind of the object with this id, the root included.
+    pub(crate) fn find_id(&self, id: u64) -> Option<(TreePath, ObjectType)> {
+        let mut folders = vec![TreePath::root()];
+        while let Some(folder) = folders.pop() {
+            if folder.object_id() == id {
+                return Some((folder, ObjectType::Directory));
+            }
+            // A folder that is removed meanwhile is left out.
+            let Ok(entries) = fs::read_dir(self.place(&folder)) else { continue };
+            for entry in entries.flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                let disk = entry.path();
+                let Some(name) = disk.file_name().and_then(|name| name.to_str()) else { continue };
+                let language = notebook_language(&disk, &metadata);
+                let path = folder.child(shown_name(name, language));
+                match kind_of(&metadata, language) {
+                    ObjectType::Directory => folders.push(path),
+                    kind if path.object_id() == id => return Some((path, kind)),
+                    _ => {}
+                }
+            }
+        }
+        None
     }
 
     /// Copies the folder at `path` to `target`, which must not be there yet.
@@ -201,26 +235,28 @@ impl Files {
                 return Ok(Found { disk: source, kind, language: Some(language), metadata });
             }
         }
-        let text = format!("Path ({path}) doesn't exist.");
-        Err(Fault::new(404, "RESOURCE_DOES_NOT_EXIST", text))
+        Err(no_such_path(path))
     }
 
-    /// Returns where `path` is on disk. `/Workspace/Users/x` and `/Users/x` are the same.
+    /// Returns where `path` is on disk.
     fn locate(&self, path: &str) -> Answer<PathBuf> {
-        let refuse = || Fault::invalid(format!("Path ({path}) is not a valid workspace path."));
-        let inside = path.strip_prefix('/').ok_or_else(refuse)?;
-        let inside = match inside.strip_prefix("Workspace") {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
-            _ => inside,
-        };
-        let mut disk = self.root.clone();
-        for part in inside.split('/').filter(|part| !part.is_empty()) {
-            if matches!(part, "." | "..") || part.contains('\0') || part.len() > 255 {
-                return Err(refuse());
-            }
-            disk.push(part);
-        }
-        Ok(disk)
+        Ok(self.place(&TreePath::parse(path)?))
+    }
+
+    fn place(&self, path: &TreePath) -> PathBuf {
+        path.parts().iter().fold(self.root.clone(), |disk, part| disk.join(part))
+    }
+}
+
+fn not_empty(path: &str) -> Fault {
+    Fault::new(400, "DIRECTORY_NOT_EMPTY", format!("Folder ({path}) is not empty"))
+}
+
+/// Returns the name on disk without the extension when it is a notebook's.
+fn shown_name<'a>(name: &'a str, language: Option<&str>) -> &'a str {
+    match language {
+        Some(_) => name.rsplit_once('.').map_or(name, |(stem, _)| stem),
+        None => name,
     }
 }
 
@@ -247,7 +283,7 @@ fn described(path: &str, found: &Found) -> Value {
     let modified = found.metadata.modified().ok();
     let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let status = ObjectStatus {
-        object_id: object_id(path),
+        object_id: TreePath::parse(path).map_or(0, |path| path.object_id()),
         object_type: found.kind,
         path: path.to_owned(),
         size: (found.kind == ObjectType::File).then_some(found.metadata.len()),
@@ -259,14 +295,6 @@ fn described(path: &str, found: &Found) -> Value {
         value["repos_export_format"] = Value::from("SOURCE");
     }
     value
-}
-
-/// Returns the id of a path: always the same for the same object, 53 bits long.
-fn object_id(path: &str) -> u64 {
-    let path = path.trim_end_matches('/');
-    let path = path.strip_prefix("/Workspace").unwrap_or(path);
-    let digest = Sha256::digest(path);
-    digest.iter().take(8).fold(0u64, |id, byte| id << 8 | u64::from(*byte)) >> 11
 }
 
 fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -339,12 +367,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_the_tree_is_reached() {
+    fn an_object_is_found_by_the_id_that_its_status_tells() {
         let (_folder, files) = files();
-        for path in ["", "x", "/a/../../secret", "/./a", "/a\0b", &format!("/{}", "x".repeat(256))]
-        {
-            assert_eq!(files.status(path).unwrap_err().status, 400, "{path}");
+        files.make_folder("/Users/ada/n").unwrap();
+        files.write("/Users/ada/n/etl.py", true, b"# Databricks notebook source\n").unwrap();
+        files.write("/Users/ada/n/app.py", true, b"print(2)\n").unwrap();
+        for (path, kind) in [
+            ("/", ObjectType::Directory),
+            ("/Workspace/Users/ada", ObjectType::Directory),
+            ("/Users/ada/n/etl", ObjectType::Notebook),
+            ("/Users/ada/n/app.py", ObjectType::File),
+        ] {
+            let id = files.status(path).unwrap()["object_id"].as_u64().unwrap();
+            let expected = (TreePath::parse(path).unwrap(), kind);
+            assert_eq!(files.find_id(id), Some(expected), "{path}");
         }
+        assert_eq!(files.find_id(1), None);
     }
 
     #[test]

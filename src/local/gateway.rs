@@ -15,10 +15,12 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::apps::log::{Line, Log};
 use super::door;
+use super::http::rights;
 use super::ids;
 use super::workspace::Workspace;
 use super::world::Caller;
 use crate::error::{Doing, Result};
+use crate::secret::Secret;
 
 /// Lines of the past a follower of the log gets first.
 const TAIL: usize = 200;
@@ -76,16 +78,20 @@ impl Workspace {
 }
 
 async fn enter(State(gateway): State<Gateway>, request: Request) -> Response {
-    let logs = request.uri().path() == "/logz/stream";
-    let Some(caller) =
-        gateway.workspace.authenticate(request.headers(), gateway.workspace.token_time())
-    else {
+    let workspace = &gateway.workspace;
+    let logs = request.uri().path() == rights::APP_LOG.path;
+    let Some(caller) = workspace.authenticate(request.headers(), workspace.token_time()) else {
         if logs {
             return StatusCode::UNAUTHORIZED.into_response();
         }
         let html = HeaderValue::from_static("text/html; charset=utf-8");
         return ([(CONTENT_TYPE, html)], LOGIN_PAGE).into_response();
     };
+    let row = if logs { &rights::APP_LOG } else { &rights::APP };
+    let allowed = workspace.read(|world| row.check(world, &caller, |_| Some(&gateway.app)));
+    if let Err(fault) = allowed {
+        return fault.into_response();
+    }
     if logs {
         return follow(&gateway, request).await;
     }
@@ -144,10 +150,7 @@ fn rewrite(headers: &mut HeaderMap, gateway: &Gateway, caller: &Caller, upgrade:
     for name in dropped {
         headers.remove(name);
     }
-    let workspace = &gateway.workspace;
-    let scopes = workspace.read(|world| world.user_scopes(&gateway.app)).join(" ");
-    let now = workspace.token_time();
-    let token = workspace.keys.scoped_token(&caller.user_name, &scopes, now);
+    let token = gateway.forwarded_token(caller);
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     let known = [
         ("x-forwarded-email", caller.user_name.clone()),
@@ -161,6 +164,17 @@ fn rewrite(headers: &mut HeaderMap, gateway: &Gateway, caller: &Caller, upgrade:
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
+    }
+}
+
+impl Gateway {
+    /// Mints the token that an app gets of its user: good for what the app asked for and the user's own token is
+    /// good for, and no longer than that.
+    fn forwarded_token(&self, caller: &Caller) -> Secret<String> {
+        let mut scopes = self.workspace.read(|world| world.user_scopes(&self.app));
+        scopes.retain(|scope| caller.may_use(scope));
+        let (keys, now) = (&self.workspace.keys, self.workspace.token_time());
+        keys.forwarded_token(&caller.user_name, &scopes.join(" "), now, caller.expires)
     }
 }
 

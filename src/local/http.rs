@@ -8,18 +8,19 @@ mod instances;
 mod permissions;
 mod postgres;
 mod request;
+pub(crate) mod rights;
 mod roles;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, DATE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
+use axum::{Json, RequestExt, Router};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::Value;
@@ -28,36 +29,36 @@ use super::fault::{Answer, Fault};
 use super::faults::{End, Refuse};
 use super::files::LARGEST;
 use super::ids;
+use super::tokens::Holder;
 use super::workspace::Workspace;
 use super::world::Caller;
 use crate::secret::Secret;
+use rights::{Right, Scope};
 
 /// What a handler gives back: a JSON document or a refusal.
 type Reply = Answer<Json<Value>>;
 type Shared = State<Arc<Workspace>>;
 
-/// What a token hears that an app forwards and that is good for other things only.
-///
-/// Source: answers of the live service reported by its users, read 2026-08.
-const MISSING_SCOPE: &str = "Provided OAuth token does not have required scopes: postgres";
-
 /// Returns the whole API of `workspace`.
 pub(crate) fn router(workspace: &Arc<Workspace>) -> Router {
-    let guarded = Router::new()
-        .merge(postgres::routes())
-        .merge(roles::routes())
-        .merge(instances::routes())
-        .merge(apps::routes())
-        .merge(files::routes())
-        .merge(permissions::routes())
-        .merge(identity::routes())
-        .merge(admin::routes())
-        .fallback(missing)
-        .method_not_allowed_fallback(missing)
-        .layer(middleware::from_fn_with_state(Arc::clone(workspace), authenticate));
-    Router::new()
-        .merge(identity::open_routes())
-        .fallback_service(guarded.with_state(Arc::clone(workspace)))
+    serve(
+        workspace,
+        Router::new()
+            .merge(postgres::routes())
+            .merge(roles::routes())
+            .merge(instances::routes())
+            .merge(apps::routes())
+            .merge(files::routes())
+            .merge(permissions::routes())
+            .merge(identity::routes())
+            .merge(admin::routes()),
+    )
+}
+
+/// Puts `routes` behind everything that a request meets before it is answered.
+fn serve(workspace: &Arc<Workspace>, routes: Router<Arc<Workspace>>) -> Router {
+    routes
+        .layer(middleware::from_fn_with_state(Arc::clone(workspace), authorize))
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(middleware::from_fn_with_state(Arc::clone(workspace), disturb))
         .layer(middleware::from_fn_with_state(Arc::clone(workspace), mark))
@@ -74,9 +75,9 @@ impl Workspace {
         }
         let token = token.trim();
         match self.keys.holder(token, now) {
-            Ok((user, scope)) => {
+            Ok(Holder { user, scope, expires }) => {
                 let known = self.read(|world| world.identity(&user).map(|known| known.caller()));
-                known.map(|caller| Caller { scope, ..caller })
+                known.map(|caller| Caller { scope, expires: Some(expires), ..caller })
             }
             Err(_) => {
                 let token = Secret::new(token.to_owned());
@@ -86,7 +87,12 @@ impl Workspace {
     }
 }
 
-async fn authenticate(State(workspace): Shared, mut request: Request, next: Next) -> Response {
+/// Lets a request through to its route when the route's row allows it.
+async fn authorize(State(workspace): Shared, mut request: Request, next: Next) -> Response {
+    let row = rights::of(&request);
+    if row.is_some_and(|row| row.right == Right::Open) {
+        return next.run(request).await;
+    }
     let Some(caller) = caller_of(&workspace, &request) else {
         let text = match request.headers().contains_key(AUTHORIZATION) {
             true => "Invalid access token.",
@@ -94,8 +100,18 @@ async fn authenticate(State(workspace): Shared, mut request: Request, next: Next
         };
         return Fault::new(401, "UNAUTHENTICATED", text).into_response();
     };
-    if request.uri().path().starts_with("/api/2.0/postgres/") && !caller.may_use("postgres") {
-        return Fault::denied(MISSING_SCOPE).into_response();
+    // Without any there is nothing to take them from; a row that needs one then refuses.
+    let parameters = request.extract_parts::<RawPathParams>().await.ok();
+    let parameter = |name: &str| {
+        let mut all = parameters.iter().flatten();
+        all.find(|(known, _)| *known == name).map(|(_, value)| value)
+    };
+    let allowed = match row {
+        Some(row) => workspace.read(|world| row.check(world, &caller, parameter)),
+        None => Scope::All.check(&caller).and(Err(missing(&request))),
+    };
+    if let Err(fault) = allowed {
+        return fault.into_response();
     }
     request.extensions_mut().insert(caller);
     next.run(request).await
@@ -183,7 +199,7 @@ impl IntoResponse for Refuse {
 }
 
 /// Says which route is missing.
-async fn missing(request: Request) -> Fault {
+fn missing(request: &Request) -> Fault {
     let (method, path) = (request.method(), request.uri().path());
     if path.starts_with("/api/") {
         let text = format!("{method} {path} is not served by the embedded workspace");

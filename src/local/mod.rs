@@ -15,6 +15,7 @@ mod jobs;
 pub(crate) mod layout;
 mod listeners;
 mod loopback;
+mod paths;
 mod pid;
 mod postgres;
 mod serve;

@@ -17,6 +17,7 @@ use super::postgres::tests::quick_folder;
 use super::{Options, loopback, serve};
 use crate::error::{Kind, Result};
 
+mod doors;
 mod full;
 mod instances;
 mod readers;

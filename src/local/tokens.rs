@@ -19,6 +19,7 @@ use super::disk::{private_folder, write_private};
 use super::ids;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::secret::Secret;
+use crate::time::Ttl;
 use crate::wire::names::EndpointName;
 
 /// Life of a workspace access token.
@@ -51,6 +52,17 @@ pub(crate) enum Refused {
     Early,
     /// It is good for something else: another audience, endpoint or identity.
     Elsewhere,
+}
+
+/// Whom a workspace access token is for, and what it is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Login name of the identity.
+    pub(crate) user: String,
+    /// Words with blanks between them.
+    pub(crate) scope: String,
+    /// When it ends.
+    pub(crate) expires: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,14 +112,21 @@ impl Keys {
         })
     }
 
-    /// Mints a workspace access token for the identity `user`.
-    pub(crate) fn access_token(&self, user: &str, now: Timestamp) -> Secret<String> {
-        self.scoped_token(user, EVERYTHING, now)
+    /// Mints a workspace access token for the identity `user`, good for `scope`: words with blanks between them.
+    pub(crate) fn access_token(&self, user: &str, scope: &str, now: Timestamp) -> Secret<String> {
+        self.forwarded_token(user, scope, now, None)
     }
 
-    /// Mints a workspace access token that is good for `scope` alone: words with blanks between them.
-    pub(crate) fn scoped_token(&self, user: &str, scope: &str, now: Timestamp) -> Secret<String> {
-        let expires = now + ACCESS_LIFE;
+    /// Mints a workspace access token that does not outlive the one it stands for, which ends at `until`.
+    pub(crate) fn forwarded_token(
+        &self,
+        user: &str,
+        scope: &str,
+        now: Timestamp,
+        until: Option<Timestamp>,
+    ) -> Secret<String> {
+        let longest = Ttl(ACCESS_LIFE).after(now);
+        let expires = until.map_or(longest, |until| until.min(longest));
         self.sign(&self.claims(&self.audience, user, scope, now, expires))
     }
 
@@ -125,10 +144,11 @@ impl Keys {
         self.sign(&claims)
     }
 
-    /// Returns the identity a workspace access token is for, and its scope.
-    pub(crate) fn holder(&self, token: &str, now: Timestamp) -> Result<(String, String), Refused> {
+    /// Returns whom a workspace access token is for, and what it is good for.
+    pub(crate) fn holder(&self, token: &str, now: Timestamp) -> Result<Holder, Refused> {
         let claims = self.verify(token, &self.audience, now)?;
-        Ok((claims.sub, claims.scope))
+        let expires = Timestamp::from_second(claims.exp).map_err(|_| Refused::Foreign)?;
+        Ok(Holder { user: claims.sub, scope: claims.scope, expires })
     }
 
     /// Returns the identity that a database credential is for; refuses one that is not for this endpoint.
@@ -269,15 +289,29 @@ mod tests {
     #[test]
     fn a_token_names_its_holder_also_after_a_restart() {
         let (folder, keys) = keys();
-        let token = keys.access_token("ada@example.test", Timestamp::now());
+        let now = Timestamp::now();
+        let token = keys.access_token("ada@example.test", EVERYTHING, now);
 
         let again = Keys::open(folder.path(), 42, "http://127.0.0.1/oidc".to_owned()).unwrap();
 
-        assert_eq!(
-            again.holder(token.expose(), Timestamp::now()),
-            Ok(("ada@example.test".to_owned(), EVERYTHING.to_owned()))
-        );
+        let holder = again.holder(token.expose(), now).unwrap();
+        assert_eq!((holder.user.as_str(), holder.scope.as_str()), ("ada@example.test", EVERYTHING));
+        assert_eq!(holder.expires.as_second(), (now + ACCESS_LIFE).as_second());
         assert_eq!(again.key_set(), keys.key_set());
+    }
+
+    #[test]
+    fn a_forwarded_token_ends_with_the_one_it_stands_for_and_after_an_hour_at_most() {
+        let (_folder, keys) = keys();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        for (until, left) in [(None, 3600), (Some(40), 40), (Some(7200), 3600)] {
+            let until = until.map(|seconds| now + Duration::from_secs(seconds));
+            let token = keys.forwarded_token("ada", "postgres", now, until);
+            let holder = keys.holder(token.expose(), now).unwrap();
+            assert_eq!(holder.expires, now + Duration::from_secs(left));
+        }
+        // A clock at the end of time panics nowhere.
+        keys.access_token("ada", EVERYTHING, Timestamp::MAX);
     }
 
     #[test]
@@ -302,7 +336,7 @@ mod tests {
         assert_eq!(at(soon), Err(Refused::Expired));
         let foreign = mint(&other, soon);
         assert_eq!(check(foreign.expose(), "ep-1"), Err(Refused::Foreign));
-        let access = keys.access_token("ada", now);
+        let access = keys.access_token("ada", EVERYTHING, now);
         assert_eq!(check(access.expose(), "ep-1"), Err(Refused::Elsewhere));
         for password in ["dapi0123456789abcdef", "", "a.b.c", "secret"] {
             assert_eq!(check(password, "ep-1"), Err(Refused::NotJwt), "{password}");

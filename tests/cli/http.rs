@@ -116,14 +116,24 @@ impl Admin {
 
     /// Asks for a token with `secret`.
     pub(crate) fn log_in(&self, secret: &str) -> Answer {
+        self.ask_for_token(secret, "all-apis")
+    }
+
+    fn ask_for_token(&self, secret: &str, scope: &str) -> Answer {
         let pair = format!("{}:{secret}", self.client_id);
         let pair = base64::engine::general_purpose::STANDARD.encode(pair);
         let headers = [
             ("Authorization", &*format!("Basic {pair}")),
             ("Content-Type", "application/x-www-form-urlencoded"),
         ];
-        let body = "grant_type=client_credentials&scope=all-apis";
-        send("POST", &format!("{}/oidc/v1/token", self.host), &headers, body)
+        let body = format!("grant_type=client_credentials&scope={scope}");
+        send("POST", &format!("{}/oidc/v1/token", self.host), &headers, &body)
+    }
+
+    /// Returns a token of theirs that is good for `scope` alone.
+    pub(crate) fn scoped(&self, scope: &str) -> String {
+        let answer = self.ask_for_token(&self.client_secret, scope).expect(200);
+        answer["access_token"].as_str().unwrap().to_owned()
     }
 
     /// Returns the token.
@@ -151,4 +161,30 @@ impl Admin {
     pub(crate) fn app(&self, name: &str) -> Value {
         self.get(&format!("/api/2.0/apps/{name}")).expect(200)
     }
+}
+
+/// Returns the token as the workspace would have signed it with a changed payload.
+pub(crate) fn sign_again(forge: &Forge, token: &str, change: impl FnOnce(&mut Value)) -> String {
+    let mut payload = claims(token);
+    change(&mut payload);
+    let key = std::fs::read(forge.data().join("keys/token.der")).unwrap();
+    let key = ring::signature::Ed25519KeyPair::from_pkcs8(&key).unwrap();
+    let head = token.split('.').next().unwrap();
+    let signed = format!("{head}.{}", encode(payload.to_string().as_bytes()));
+    format!("{signed}.{}", encode(key.sign(signed.as_bytes()).as_ref()))
+}
+
+/// Returns what a token says of itself.
+pub(crate) fn claims(token: &str) -> Value {
+    serde_json::from_slice(&decode(token.split('.').nth(1).unwrap())).unwrap()
+}
+
+/// Decodes a part of a token.
+pub(crate) fn decode(part: &str) -> Vec<u8> {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap()
+}
+
+/// Encodes a part of a token.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -16,6 +16,7 @@ mod environment;
 mod faults;
 mod folders;
 mod forge;
+mod gateway;
 mod gc;
 mod help;
 #[cfg(target_os = "linux")]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::apps::{App, bundle};
 use crate::forge::Forge;
-use crate::http::{Admin, Answer, send};
+use crate::http::{Admin, Answer, decode, encode, send, sign_again};
 
 /// What the one app of these tests answers.
 const ANSWERS: &str = r#"{
@@ -235,25 +235,11 @@ fn tamper(token: &str) -> String {
 
 /// Returns the token as the workspace would have signed it two hours ago.
 fn expired(forge: &Forge, token: &str) -> String {
-    let parts: Vec<&str> = token.split('.').collect();
-    let mut payload: Value = serde_json::from_slice(&decode(parts[1])).unwrap();
-    for time in ["iat", "exp"] {
-        payload[time] = (payload[time].as_i64().unwrap() - 7200).into();
-    }
-    let key = std::fs::read(forge.data().join("keys/token.der")).unwrap();
-    let key = ring::signature::Ed25519KeyPair::from_pkcs8(&key).unwrap();
-    let signed = format!("{}.{}", parts[0], encode(payload.to_string().as_bytes()));
-    format!("{signed}.{}", encode(key.sign(signed.as_bytes()).as_ref()))
-}
-
-fn decode(part: &str) -> Vec<u8> {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap()
-}
-
-fn encode(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+    sign_again(forge, token, |payload| {
+        for time in ["iat", "exp"] {
+            payload[time] = (payload[time].as_i64().unwrap() - 7200).into();
+        }
+    })
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.common.types.fieldmask import FieldMask
-from databricks.sdk.errors import BadRequest, PermissionDenied
+from databricks.sdk.errors import BadRequest, PermissionDenied, ResourceDoesNotExist
 from databricks.sdk.service import apps, iam, postgres as pg
 
 from workspace import Case, seconds
@@ -213,3 +216,157 @@ class Permissions(Case):
         self.assertEqual(
             a.update(name, apps.App(name=name, description="mine")).description, "mine"
         )
+
+
+class Files(Case):
+    """Homes, the shared folder, and folders that were granted."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.member = cls.workspace().client("local-member")
+
+    def path(self, who: str, name: str) -> str:
+        return f"/Workspace/Users/{who}/{name}"
+
+    def write(self, client: WorkspaceClient, path: str, text: str = "text") -> None:
+        path = path.lstrip("/").replace("/", "%2F")
+        client.api_client.do(
+            "POST",
+            f"/api/2.0/workspace-files/import-file/{path}",
+            query={"overwrite": "true"},
+            data=text.encode(),
+        )
+
+    def read(self, client: WorkspaceClient, path: str) -> str:
+        answer = client.workspace.export(path)
+        return base64.b64decode(answer.content or "").decode()
+
+    def denied(self) -> AbstractContextManager[Any]:
+        return self.refused(PermissionDenied, "PERMISSION_DENIED", "does not have .* permissions on")
+
+    def hidden(self) -> AbstractContextManager[Any]:
+        return self.refused(
+            ResourceDoesNotExist, "RESOURCE_DOES_NOT_EXIST", r"^Path \(.*\) doesn't exist"
+        )
+
+    def test_a_home_is_its_owners_alone(self) -> None:
+        theirs, user = self.path(self.user.current_user.me().user_name or "", "own"), self.user
+        user.workspace.mkdirs(theirs)
+        self.write(user, f"{theirs}/app.py", "print(1)")
+        w = self.member.workspace
+        for look in (
+            lambda: w.get_status(theirs),
+            lambda: list(w.list(theirs)),
+            lambda: w.export(f"{theirs}/app.py"),
+        ):
+            with self.hidden():
+                look()
+        for change in (
+            lambda: w.mkdirs(f"{theirs}/more"),
+            lambda: w.delete(theirs, recursive=True),
+            lambda: w.delete(f"{theirs}/nothing"),
+            lambda: self.write(self.member, f"{theirs}/app.py"),
+            lambda: self.write(self.member, f"{theirs}/new.py"),
+            lambda: w.mkdirs("/Workspace/Team"),
+            lambda: w.mkdirs("/Workspace/Users/somebody"),
+        ):
+            with self.denied():
+                change()
+        self.assertEqual(self.read(self.user, f"{theirs}/app.py"), "print(1)")
+        homes = [found.path for found in w.list("/Workspace/Users")]
+        self.assertNotIn(f"/Workspace/Users/{self.user.current_user.me().user_name}", homes)
+
+    def test_everybody_shares_the_shared_folder(self) -> None:
+        folder = "/Workspace/Shared/sdk-permissions"
+        self.member.workspace.mkdirs(folder)
+        self.write(self.member, f"{folder}/a.txt", "one")
+        self.write(self.user, f"{folder}/a.txt", "two")
+        self.assertEqual(self.read(self.member, f"{folder}/a.txt"), "two")
+        self.member.workspace.delete(folder, recursive=True)
+        with self.refused(PermissionDenied, "PERMISSION_DENIED", "administrator"):
+            self.member.workspace.delete("/Workspace/Shared", recursive=True)
+
+    def test_a_member_deploys_a_bundle_with_permissions_into_a_folder_of_its_own(self) -> None:
+        """Sends what the Databricks CLI sends for `permissions:` at the top of a bundle."""
+        root = self.path(MEMBER, ".bundle/mine/dev")
+        w, p = self.member.workspace, self.member.permissions
+        w.mkdirs(f"{root}/files")
+        self.write(self.member, f"{root}/files/app.py")
+        id = str(w.get_status(root).object_id)
+        entries = [
+            iam.AccessControlRequest(
+                user_name=MEMBER, permission_level=iam.PermissionLevel.CAN_MANAGE
+            ),
+            iam.AccessControlRequest(
+                group_name="users", permission_level=iam.PermissionLevel.CAN_READ
+            ),
+        ]
+        set_ = p.set("directories", id, access_control_list=entries)
+        self.assertEqual((set_.object_id, set_.object_type), (f"/directories/{id}", "directory"))
+        held = {
+            (entry.user_name or entry.group_name): [
+                (permission.permission_level, bool(permission.inherited))
+                for permission in entry.all_permissions or []
+            ]
+            for entry in p.get("directories", id).access_control_list or []
+            if not (entry.all_permissions or [])[0].inherited
+        }
+        manage, read = iam.PermissionLevel.CAN_MANAGE, iam.PermissionLevel.CAN_READ
+        self.assertEqual(held, {MEMBER: [(manage, False)], "users": [(read, False)]})
+        levels = p.get_permission_levels("directories", id).permission_levels or []
+        self.assertIn(read, {level.permission_level for level in levels})
+        with self.assertRaises(BadRequest):
+            wrong = iam.AccessControlRequest(
+                user_name=MEMBER, permission_level=iam.PermissionLevel.CAN_USE
+            )
+            p.set("directories", id, access_control_list=[wrong])
+        w.delete(root, recursive=True)
+        with self.refused(ResourceDoesNotExist, "RESOURCE_DOES_NOT_EXIST", id):
+            p.get("directories", id)
+
+    def test_what_was_granted_on_a_folder_goes_with_it(self) -> None:
+        user = self.user.current_user.me().user_name or ""
+        folder = self.path(user, "granted")
+        inside = f"{folder}/deep/er"
+        file = f"{inside}/a.txt"
+
+        def grant(level: str | None) -> None:
+            entries = [
+                iam.AccessControlRequest(
+                    user_name=MEMBER, permission_level=iam.PermissionLevel(level)
+                )
+                for level in [level]
+                if level
+            ]
+            id = str(self.user.workspace.get_status(folder).object_id)
+            self.user.permissions.set("directories", id, access_control_list=entries)
+
+        self.user.workspace.mkdirs(inside)
+        self.write(self.user, file, "one")
+        with self.hidden():
+            self.read(self.member, file)
+        grant("CAN_READ")
+        self.assertEqual(self.read(self.member, file), "one")
+        with self.denied():
+            self.write(self.member, file)
+        grant("CAN_EDIT")
+        self.write(self.member, file, "two")
+        for change in (
+            lambda: self.write(self.member, f"{inside}/new.txt"),
+            lambda: self.member.workspace.delete(file),
+            lambda: self.member.permissions.set(
+                "directories",
+                str(self.member.workspace.get_status(inside).object_id),
+                access_control_list=[],
+            ),
+        ):
+            with self.denied():
+                change()
+        grant("CAN_MANAGE")
+        self.member.workspace.delete(inside, recursive=True)
+        self.user.workspace.delete(folder, recursive=True)
+        self.user.workspace.mkdirs(inside)
+        self.write(self.user, file, "three")
+        with self.hidden():
+            self.read(self.member, file)

@@ -8,6 +8,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::files::{on_disk, require_read};
 use super::request::{Body, By, Params};
 use super::{Reply, Shared};
 use crate::local::fault::Fault;
@@ -75,7 +76,7 @@ async fn change(
 ) -> Reply {
     let changed = workspace.change(|world| {
         world.require_manage_app(&caller, &name)?;
-        world.update_app(&name, &body, None, Workspace::now())?;
+        world.update_app(&name, &body, None, &caller, Workspace::now())?;
         world.get_app(&name)
     });
     Ok(Json(changed.await?))
@@ -101,7 +102,7 @@ async fn update(
     let mask = update_mask.ok_or_else(|| Fault::required("update_mask"))?;
     let changed = workspace.change(|world| {
         world.require_manage_app(&caller, &name)?;
-        world.update_app(&name, &app, Some(&mask), Workspace::now())?;
+        world.update_app(&name, &app, Some(&mask), &caller, Workspace::now())?;
         update_of(world, &name)
     });
     Ok(Json(changed.await?))
@@ -180,14 +181,10 @@ async fn deploy(
     Path(name): Path<String>,
     Body(body): Body,
 ) -> Reply {
-    workspace.read(|world| {
-        world.app(&name)?;
-        world.require_manage_app(&caller, &name)
-    })?;
     if let Some(path) = body["source_code_path"].as_str().filter(|path| !path.is_empty()) {
-        let (files, path) = (workspace.files.clone(), path.to_owned());
-        let known = tokio::task::spawn_blocking(move || files.status(&path)).await;
-        known.map_err(Fault::internal)??;
+        let path = path.to_owned();
+        require_read(&workspace, &caller, &path)?;
+        on_disk(&workspace, move |files| files.status(&path)).await?;
     }
     let app = name.clone();
     let deployment = workspace.begin_deployment(name, move |world| {

@@ -16,23 +16,18 @@ use serde_json::{Value, json};
 use super::request::{Body, By};
 use super::{Reply, Shared};
 use crate::local::fault::Fault;
-use crate::local::tokens::ACCESS_LIFE;
+use crate::local::tokens::{ACCESS_LIFE, EVERYTHING};
 use crate::local::workspace::Workspace;
 use crate::secret::Secret;
 use crate::wire::identity::{AuthorizationServer, Discovery, Token};
 
-/// Routes that need no token, because they lead to one.
-pub(super) fn open_routes() -> Router<Arc<Workspace>> {
+pub(super) fn routes() -> Router<Arc<Workspace>> {
     Router::new()
         .route("/.well-known/databricks-config", get(discovery))
         .route("/oidc/.well-known/oauth-authorization-server", get(authorization_server))
         .route("/oidc/.well-known/openid-configuration", get(authorization_server))
         .route("/oidc/v1/token", post(token))
         .route("/oidc/jwks.json", get(key_set))
-}
-
-pub(super) fn routes() -> Router<Arc<Workspace>> {
-    Router::new()
         .route("/api/2.0/preview/scim/v2/Me", get(me))
         .route("/telemetry-ext", post(telemetry))
 }
@@ -92,11 +87,12 @@ async fn token(
     let Some(user) = known else {
         return refuse(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed");
     };
+    let scope = request.scope.unwrap_or_else(|| EVERYTHING.to_owned());
     Json(Token {
-        access_token: workspace.keys.access_token(&user, workspace.token_time()),
+        access_token: workspace.keys.access_token(&user, &scope, workspace.token_time()),
         token_type: "Bearer".to_owned(),
         expires_in: ACCESS_LIFE.as_secs(),
-        scope: request.scope.unwrap_or_else(|| "all-apis".to_owned()),
+        scope,
     })
     .into_response()
 }

@@ -47,6 +47,10 @@ pub(crate) struct AppRecord {
     pub(crate) update_time: Timestamp,
     /// What it may reach.
     pub(crate) resources: Vec<AppResource>,
+    /// Unique ids of the projects and apps among its resources that somebody attached who had the right to: what
+    /// is made anew under the same name is none of them.
+    #[serde(default)]
+    pub(crate) attached: Vec<String>,
     /// Scopes of the user's token that the gateway forwards.
     pub(crate) user_api_scopes: Vec<String>,
     /// Fields that are kept and given back without meaning here.
@@ -100,7 +104,7 @@ impl World {
             let text = format!("An app with the same name already exists: {name}");
             return Err(Fault::new(409, "RESOURCE_ALREADY_EXISTS", text));
         }
-        self.check_resources(&wanted.resources)?;
+        let attached = self.check_resources(&wanted.resources, &[], caller)?;
         let identity = self.add_service_principal(&format!("app-{name}"), Some(name), false);
         let app = AppRecord {
             name: wanted.name.clone(),
@@ -110,6 +114,7 @@ impl World {
             create_time: now,
             update_time: now,
             resources: wanted.resources,
+            attached,
             user_api_scopes: wanted.user_api_scopes,
             other: passed_on(body),
             client_id: identity.user_name,
@@ -125,15 +130,39 @@ impl World {
         Ok(())
     }
 
-    /// Refuses resources that point at nothing.
-    fn check_resources(&self, resources: &[AppResource]) -> Answer<()> {
+    /// Refuses resources that point at nothing, and those that are not among `attached` and that `caller` may not
+    /// give away; returns the unique ids of all of them.
+    ///
+    /// A login in a database is made with the right to manage its project, and so is an app's; whether somebody may
+    /// enter an app is for who manages that app. An app that is not there yet is attached when it is, at the next
+    /// deployment.
+    pub(super) fn check_resources(
+        &self,
+        resources: &[AppResource],
+        attached: &[String],
+        caller: &Caller,
+    ) -> Answer<Vec<String>> {
+        let mut all = Vec::new();
         for resource in resources {
             if let Some(postgres) = &resource.postgres {
-                self.branch(&postgres.branch.project, &postgres.branch.branch)?;
+                let project = &postgres.branch.project;
+                self.branch(project, &postgres.branch.branch)?;
                 database_name(postgres)?;
+                let uid = &self.project(project)?.uid;
+                if !attached.contains(uid) {
+                    self.require_manage(caller, project)?;
+                }
+                all.push(uid.clone());
+            }
+            let sibling = resource.app.as_ref().and_then(|sibling| self.apps.get(&sibling.name));
+            if let Some(sibling) = sibling {
+                if !attached.contains(&sibling.id) {
+                    self.require_manage_app(caller, &sibling.name)?;
+                }
+                all.push(sibling.id.clone());
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Returns an app as it is kept.
@@ -182,6 +211,7 @@ impl World {
         name: &str,
         body: &Value,
         mask: Option<&str>,
+        caller: &Caller,
         now: Timestamp,
     ) -> Answer<()> {
         self.app(name)?;
@@ -193,9 +223,11 @@ impl World {
             Some("*") => body.get(field).is_some(),
             Some(mask) => mask.split(',').any(|named| named.trim() == field),
         };
-        if chosen("resources") {
-            self.check_resources(&wanted.resources)?;
-        }
+        let before = &self.app(name)?.attached;
+        let attached = match chosen("resources") {
+            true => Some(self.check_resources(&wanted.resources, before, caller)?),
+            false => None,
+        };
         let mut other = self.app(name)?.other.clone();
         for field in PASSED_ON.into_iter().filter(|field| chosen(field)) {
             match body.get(field) {
@@ -203,14 +235,13 @@ impl World {
                 _ => other.shift_remove(field),
             };
         }
-        let (description, resources, scopes) =
-            (chosen("description"), chosen("resources"), chosen("user_api_scopes"));
+        let (description, scopes) = (chosen("description"), chosen("user_api_scopes"));
         self.with_app(name, |app| {
             if description {
                 app.description = wanted.description;
             }
-            if resources {
-                app.resources = wanted.resources;
+            if let Some(attached) = attached {
+                (app.resources, app.attached) = (wanted.resources, attached);
             }
             if scopes {
                 app.user_api_scopes = wanted.user_api_scopes;
@@ -285,11 +316,20 @@ impl World {
     }
 
     /// Returns the databases an app is attached to, in the order of its resources.
+    ///
+    /// Fails for a project that was made anew since it was attached.
     pub(crate) fn attachments(&self, name: &str) -> Answer<Vec<Attachment>> {
         let mut attachments = Vec::new();
-        for resource in &self.app(name)?.resources {
+        let app = self.app(name)?;
+        for resource in &app.resources {
             let Some(postgres) = &resource.postgres else { continue };
-            let branch = self.branch(&postgres.branch.project, &postgres.branch.branch)?;
+            let BranchName { project, branch } = &postgres.branch;
+            if !app.is_attached_to(&self.project(project)?.uid) {
+                return Err(Fault::denied(format!(
+                    "App {name} is not attached to this database project {project}: who manages both deploys it again."
+                )));
+            }
+            let branch = self.branch(project, branch)?;
             let endpoint = branch.endpoints.first().ok_or_else(|| Fault::missing("endpoint"))?;
             let Some(address) = endpoint.address else { return Err(Fault::busy(branch.name())) };
             attachments.push(Attachment {
@@ -365,12 +405,9 @@ impl AppRecord {
         AppStatus { state: self.state, message }
     }
 
-    /// Returns the branches its resources name.
-    pub(crate) fn branches(&self) -> impl Iterator<Item = &BranchName> {
-        self.resources
-            .iter()
-            .filter_map(|resource| resource.postgres.as_ref())
-            .map(|postgres| &postgres.branch)
+    /// Returns whether the project or app with the unique id `uid` is attached to it.
+    pub(crate) fn is_attached_to(&self, uid: &str) -> bool {
+        self.attached.iter().any(|attached| attached == uid)
     }
 }
 

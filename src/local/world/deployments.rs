@@ -8,6 +8,7 @@ use super::apps::AppRecord;
 use super::{Caller, PageRequest, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
+use crate::local::paths::TreePath;
 use crate::local::store::Shelf;
 use crate::secret::Secret;
 use crate::wire::apps::{AppState, ComputeState, Deployment, DeploymentState, DeploymentStatus};
@@ -62,6 +63,8 @@ impl World {
             .filter(|path| !path.is_empty())
             .or_else(|| last.and_then(|last| last.source_code_path.clone()))
             .ok_or_else(|| Fault::required("source_code_path"))?;
+        self.require_read_file(caller, &TreePath::parse(&source_code_path)?)?;
+        let attached = self.check_resources(&app.resources, &app.attached, caller)?;
         let deployment = Deployment {
             deployment_id: Some(ids::hex(16)),
             mode: Some(wanted.mode.unwrap_or_else(|| "SNAPSHOT".to_owned())),
@@ -79,6 +82,7 @@ impl World {
         let id = id_of(&deployment);
         self.with_app(name, |app| {
             app.pending = Some(id.clone());
+            app.attached = attached;
             if app.state != AppState::Running {
                 app.state = AppState::Deploying;
                 app.message = "App is being deployed".to_owned();

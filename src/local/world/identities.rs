@@ -1,10 +1,11 @@
 //! Users and service principals, and what they may do.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::World;
+use super::{AppRecord, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
 use crate::local::store::Shelf;
@@ -60,12 +61,23 @@ pub(crate) struct Caller {
     pub(crate) app: Option<String>,
     /// What its token is good for: words with blanks between them.
     pub(crate) scope: String,
+    /// When its token ends; nothing for a personal access token.
+    pub(crate) expires: Option<Timestamp>,
 }
 
 impl Caller {
+    /// Returns whether its token is good for everything that it may do itself.
+    pub(crate) fn is_unscoped(&self) -> bool {
+        self.has_scope(EVERYTHING)
+    }
+
     /// Returns whether its token is good for `scope`.
     pub(crate) fn may_use(&self, scope: &str) -> bool {
-        self.scope.split(' ').any(|held| held == EVERYTHING || held == scope)
+        self.is_unscoped() || self.has_scope(scope)
+    }
+
+    fn has_scope(&self, scope: &str) -> bool {
+        self.scope.split(' ').any(|held| held == scope)
     }
 }
 
@@ -170,8 +182,8 @@ impl World {
     pub(crate) fn require_use(&self, caller: &Caller, project: &str) -> Answer<()> {
         let object = format!("database-projects/{project}");
         let attached = || {
-            let app = caller.app.as_ref().and_then(|app| self.apps.get(app));
-            app.is_some_and(|app| app.branches().any(|branch| branch.project == project))
+            let uid = self.project(project).map(|project| &project.uid);
+            self.app_of(caller).zip(uid.ok()).is_some_and(|(app, uid)| app.is_attached_to(uid))
         };
         if self.may_manage(caller, project)
             || self.permitted(caller, &object, &["CAN_USE"])
@@ -197,7 +209,8 @@ impl World {
     fn may_manage(&self, caller: &Caller, project: &str) -> bool {
         let object = format!("database-projects/{project}");
         caller.admin
-            || self.project(project).is_ok_and(|project| project.owner == caller.user_name)
+            // One that is deleted too: its owner may bring it back.
+            || self.projects.get(project).is_some_and(|one| one.owner == caller.user_name)
             || self.permitted(caller, &object, &["CAN_MANAGE"])
     }
 
@@ -217,12 +230,31 @@ impl World {
         Err(Fault::denied("Only workspace admins may do this."))
     }
 
-    /// Refuses callers who may not change the app.
+    /// Refuses callers who may not change the app or read its log.
     pub(crate) fn require_manage_app(&self, caller: &Caller, app: &str) -> Answer<()> {
         if caller.admin || self.permitted(caller, &format!("apps/{app}"), &["CAN_MANAGE"]) {
             return Ok(());
         }
         Err(Fault::denied(format!("User does not have 'Can Manage' permission on app {app}.")))
+    }
+
+    /// Refuses callers who may not enter the app. An app may enter those among its resources, and itself only
+    /// where that was granted.
+    pub(crate) fn require_use_app(&self, caller: &Caller, app: &str) -> Answer<()> {
+        let granted = self.permitted(caller, &format!("apps/{app}"), &["CAN_USE"]);
+        let attached = || {
+            let sibling = self.apps.get(app);
+            let attached = self.app_of(caller).zip(sibling);
+            attached.is_some_and(|(own, sibling)| own.is_attached_to(&sibling.id))
+        };
+        if granted || attached() || self.require_manage_app(caller, app).is_ok() {
+            return Ok(());
+        }
+        Err(Fault::denied(format!("User does not have 'Can Use' permission on app {app}.")))
+    }
+
+    fn app_of(&self, caller: &Caller) -> Option<&AppRecord> {
+        self.apps.get(caller.app.as_ref()?)
     }
 }
 
@@ -250,6 +282,7 @@ impl IdentityRecord {
             admin: self.admin,
             app: self.app.clone(),
             scope: EVERYTHING.to_owned(),
+            expires: None,
         }
     }
 

@@ -4,13 +4,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::folders::{FILE_KINDS, FILE_LEVELS};
 use super::{Caller, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::ids;
+use crate::local::paths::TreePath;
 use crate::local::store::Shelf;
 
 /// The level that includes every other one.
-const MANAGE: &str = "CAN_MANAGE";
+pub(super) const MANAGE: &str = "CAN_MANAGE";
 /// The levels of projects, instances and apps.
 const LEVELS: [&str; 2] = ["CAN_USE", MANAGE];
 
@@ -21,6 +23,9 @@ pub(crate) struct AccessList {
     pub(crate) uid: String,
     /// Kind and id of the object, such as `apps/portal`.
     pub(crate) object: String,
+    /// Where it is, when it is a workspace file or folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
     /// What was granted.
     pub(crate) grants: Vec<AccessControl>,
 }
@@ -49,7 +54,10 @@ impl World {
         let kind = object.split('/').next().unwrap_or_default();
         json!({
             "object_id": format!("/{object}"),
-            "object_type": kind.strip_suffix('s').unwrap_or(kind),
+            "object_type": match kind {
+                "directories" => "directory",
+                _ => kind.strip_suffix('s').unwrap_or(kind),
+            },
             "access_control_list": entries,
         })
     }
@@ -65,7 +73,7 @@ impl World {
         grants: Vec<AccessControl>,
         replace: bool,
     ) -> Answer<()> {
-        let known = levels_of(object);
+        let known = levels_of(object.split('/').next().unwrap_or_default());
         for AccessControl { permission_level: level, .. } in &grants {
             if known.is_some_and(|known| !known.contains(&level.as_str())) {
                 let text = format!("Permission level {level} cannot be granted on /{object}");
@@ -77,7 +85,8 @@ impl World {
             Some(list) if !replace => list.grants,
             _ => Vec::new(),
         };
-        let mut list = AccessList { uid: uid.clone(), object: object.to_owned(), grants: kept };
+        let mut list =
+            AccessList { uid: uid.clone(), object: object.to_owned(), path: None, grants: kept };
         for grant in grants {
             let held = list.grants.iter().position(|old| old.same_holder(&grant));
             match held.map(|index| &mut list.grants[index]) {
@@ -91,6 +100,21 @@ impl World {
         Ok(())
     }
 
+    /// Replaces the access control list of the file or folder at `path`, or adds to it.
+    pub(crate) fn grant_file(
+        &mut self,
+        object: &str,
+        path: &TreePath,
+        grants: Vec<AccessControl>,
+        replace: bool,
+    ) -> Answer<()> {
+        self.grant(object, grants, replace)?;
+        if let Some(list) = self.permissions.get_mut(&uid_of(object)) {
+            list.path = Some(path.to_string());
+        }
+        Ok(())
+    }
+
     /// Removes the access control list of an object that is gone: its name may come to mean another one.
     pub(super) fn revoke(&mut self, object: &str) {
         let uid = uid_of(object);
@@ -99,13 +123,29 @@ impl World {
         }
     }
 
-    /// Returns whether `caller` was granted one of `levels` on `object` by name.
+    /// Returns whether `caller` was granted one of `levels` on `object`, by name or as a member of a group.
     pub(super) fn permitted(&self, caller: &Caller, object: &str, levels: &[&str]) -> bool {
-        let Some(list) = self.permissions.get(&uid_of(object)) else { return false };
+        self.levels_held(caller, object).any(|level| levels.contains(&level))
+    }
+
+    /// Returns the levels that `caller` was granted on `object`, by name or as a member of a group.
+    pub(super) fn levels_held<'a>(
+        &'a self,
+        caller: &'a Caller,
+        object: &str,
+    ) -> impl Iterator<Item = &'a str> {
+        let list = self.permissions.get(&uid_of(object));
+        let identity = self.identity(&caller.user_name);
         let named = |name: &Option<String>| name.as_ref() == Some(&caller.user_name);
-        list.grants.iter().any(|grant| {
-            (named(&grant.user_name) || named(&grant.service_principal_name))
-                && levels.contains(&grant.permission_level.as_str())
+        let member = move |group: &Option<String>| {
+            let group = group.as_deref();
+            group.zip(identity).is_some_and(|(group, identity)| identity.belongs_to(group))
+        };
+        list.into_iter().flat_map(|list| &list.grants).filter_map(move |grant| {
+            let held = named(&grant.user_name)
+                || named(&grant.service_principal_name)
+                || member(&grant.group_name);
+            held.then_some(grant.permission_level.as_str())
         })
     }
 
@@ -142,10 +182,11 @@ impl AccessControl {
     }
 }
 
-/// Returns the levels that can be granted on `object`; nothing where any is kept as it is given.
-fn levels_of(object: &str) -> Option<&'static [&'static str]> {
-    match object.split('/').next() {
-        Some("apps" | "database-projects" | "database-instances") => Some(&LEVELS),
+/// Returns the levels that can be granted on objects of `kind`; nothing where any is kept as it is given.
+pub(crate) fn levels_of(kind: &str) -> Option<&'static [&'static str]> {
+    match kind {
+        "apps" | "database-projects" | "database-instances" => Some(&LEVELS),
+        kind if FILE_KINDS.contains(&kind) => Some(&FILE_LEVELS),
         _ => None,
     }
 }

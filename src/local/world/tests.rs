@@ -30,6 +30,7 @@ fn ada() -> Caller {
         admin: true,
         app: None,
         scope: EVERYTHING.to_owned(),
+        expires: None,
     }
 }
 
@@ -458,6 +459,7 @@ fn callers_may_do_what_they_were_granted() {
         kind: IdentityKind::User,
         app: None,
         scope: EVERYTHING.to_owned(),
+        expires: None,
     };
     assert_eq!(refusal(world.require_use(&eve, "shop")).0, 403);
     let grant = |level: &str| {
@@ -517,6 +519,95 @@ fn an_app_goes_through_its_states() {
     world.remove_app("portal");
     assert_eq!(refusal(world.get_app("portal")).0, 404);
     assert!(world.identity(&principal.user_name).is_none());
+}
+
+/// Returns an app's body with a database of `project`.
+fn attached_to(project: &str) -> Value {
+    json!({ "name": "portal", "resources": [{ "name": "db", "postgres": {
+        "branch": format!("projects/{project}/branches/production"), "permission": "CAN_CONNECT_AND_CREATE",
+        "database": format!("projects/{project}/branches/production/databases/databricks-postgres"),
+    } }] })
+}
+
+#[test]
+fn a_database_is_attached_by_who_manages_it_and_stays_so_for_who_manages_the_app() {
+    let mut world = shop();
+    world.ensure_identities();
+    let eve = world.member().unwrap().caller();
+    world.create_app(&json!({ "name": "portal" }), false, &ada(), now()).unwrap();
+    let grant = |level: &str| {
+        vec![parse(&json!({ "user_name": eve.user_name, "permission_level": level })).unwrap()]
+    };
+    world.grant("apps/portal", grant("CAN_MANAGE"), true).unwrap();
+    let update = |world: &mut World, caller: &Caller| {
+        world.update_app("portal", &attached_to("shop"), Some("resources"), caller, now())
+    };
+    let deploy = |world: &mut World, caller: &Caller| {
+        let body = json!({ "source_code_path": format!("/Users/{}/portal", eve.user_name) });
+        let deployment = world.begin_deployment("portal", &body, caller, now())?;
+        world.finish_deployment("portal", &id_of(&deployment), Ok(()), now());
+        Ok::<_, Fault>(())
+    };
+
+    for level in ["", "CAN_USE"] {
+        if !level.is_empty() {
+            world.grant("database-projects/shop", grant(level), true).unwrap();
+        }
+        assert_eq!(refusal(update(&mut world, &eve)).1, "PERMISSION_DENIED");
+        let created = world.create_app(
+            &json!({ "name": "other", "resources": attached_to("shop")["resources"] }),
+            true,
+            &eve,
+            now(),
+        );
+        assert_eq!(refusal(created).1, "PERMISSION_DENIED");
+    }
+    assert!(world.app("portal").unwrap().resources.is_empty());
+    update(&mut world, &ada()).unwrap();
+    // Somebody else's attachment stays when the same is said again.
+    update(&mut world, &eve).unwrap();
+    deploy(&mut world, &eve).unwrap();
+
+    // Another project of the same name is another project.
+    world.delete_project("shop", true, now()).unwrap();
+    let started = create_project(&mut world, "shop", json!({})).unwrap();
+    finish(&mut world, &started);
+    let principal = world.identity(&world.app("portal").unwrap().client_id).unwrap().caller();
+    assert_eq!(refusal(world.require_use(&principal, "shop")).0, 403);
+    assert_eq!(refusal(world.attachments("portal")).1, "PERMISSION_DENIED");
+    assert_eq!(refusal(update(&mut world, &eve)).1, "PERMISSION_DENIED");
+    assert_eq!(refusal(deploy(&mut world, &eve)).1, "PERMISSION_DENIED");
+    let source = json!({ "source_code_path": "/Workspace/x" });
+    world.begin_deployment("portal", &source, &ada(), now()).unwrap();
+    world.require_use(&principal, "shop").unwrap();
+}
+
+#[test]
+fn a_deployment_needs_its_source_to_be_readable() {
+    let mut world = world();
+    world.ensure_identities();
+    let eve = world.member().unwrap().caller();
+    world.create_app(&json!({ "name": "portal" }), false, &ada(), now()).unwrap();
+    let body = json!({ "source_code_path": "/Workspace/Users/ada@example.test/x" });
+
+    let refused = world.begin_deployment("portal", &body, &eve, now());
+
+    assert_eq!(refusal(refused).1, "RESOURCE_DOES_NOT_EXIST");
+    assert!(world.app("portal").unwrap().pending.is_none());
+}
+
+#[test]
+fn a_grant_to_a_group_holds_for_its_members() {
+    let mut world = shop();
+    world.ensure_identities();
+    let eve = world.member().unwrap().caller();
+    let grant = |group: &str| {
+        vec![parse(&json!({ "group_name": group, "permission_level": "CAN_MANAGE" })).unwrap()]
+    };
+    world.grant("database-projects/shop", grant("admins"), true).unwrap();
+    assert_eq!(refusal(world.require_use(&eve, "shop")).0, 403);
+    world.grant("database-projects/shop", grant("users"), true).unwrap();
+    world.require_manage(&eve, "shop").unwrap();
 }
 
 #[test]
