@@ -5,13 +5,14 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # The program just built, then PostgreSQL's own programs, which not every system puts on the search path.
 RELEASE_PATH = PATH="$(TARGET)/release:$$(sh .ci/setup postgres-bin):$$PATH"
 
-.PHONY: test demo bench soak check setup setup-sdk
+.PHONY: test demo bench soak check setup setup-sdk setup-majors
 
 # Everything that must hold before work lands.
-test: setup setup-sdk
+test: setup setup-sdk setup-majors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" INSTA_UPDATE=no $(CARGO) test --locked
+	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" INSTA_UPDATE=no \
+		LAKEFORGE_TEST_POSTGRES="$$(sh .ci/setup majors "$(TARGET)")" $(CARGO) test --locked
 	python3 -m unittest discover examples/clinic/tests
 	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" LAKEFORGE_PROGRAM="$(TARGET)/debug/lakeforge" \
 		"$$(sh .ci/setup sdk "$(TARGET)")" -B -m unittest discover tests/sdk
@@ -47,3 +48,7 @@ setup:
 # Makes the Python environment of tests/sdk below the target folder, unless it is there.
 setup-sdk: setup
 	@sh .ci/setup sdk "$(TARGET)" >/dev/null
+
+# Fetches the majors of PostgreSQL that tests use beside the system's own, unless they are there.
+setup-majors: setup
+	@sh .ci/setup majors "$(TARGET)" >/dev/null

@@ -15,9 +15,14 @@ pub(crate) struct Own(pub(crate) Forge);
 impl Own {
     /// Starts one in an empty folder.
     pub(crate) fn start() -> Self {
-        let own = Own(Forge::offline());
+        let own = Own::offline();
         own.succeed("local start --port 0");
         own
+    }
+
+    /// Prepares one that the test starts itself.
+    pub(crate) fn offline() -> Self {
+        Own(Forge::offline())
     }
 }
 

@@ -11,7 +11,9 @@ use super::leftover;
 use super::recovery::Reached;
 use super::session::{Address, OWN_DATABASE, flush_position, told};
 use super::wal::Lsn;
-use super::{Engine, Moment, Origin, START_LIMIT, Size, blocking, durable, flushed, upkeep};
+use super::{
+    Engine, Moment, Origin, START_LIMIT, Size, blocking, durable, flushed, server_roles, upkeep,
+};
 use crate::error::{Doing, Error, Kind, Result};
 
 /// Makes `child` a copy of `source` at `at` and starts it; see `Postgres::create_child`.
@@ -73,6 +75,7 @@ async fn make(engine: &Engine, source: &Cluster, child: &str, at: Moment) -> Res
     record.origin_time = origin.time;
     record.retention = source.record().retention;
     record.most_connections = source.record().most_connections;
+    record.restricted = true;
     engine.complete(child, folder, record, compute)?;
     Ok(Origin { lsn: origin.position.to_string(), time: origin.time })
 }
@@ -141,5 +144,10 @@ async fn recover(
         engine.host.start(&data, &log, &settings, START_LIMIT),
         blocking(move || Ok(durable::sync_changed(&folder, unsynced)?))
     );
-    synced.and(compute.map(|compute| (compute, reached)))
+    let compute = synced.and(compute)?;
+    if !matches!(reach, Reach::Now) {
+        // That may have been before the source was restricted.
+        server_roles::restrict(compute.address(), engine.host.install.major).await?;
+    }
+    Ok((compute, reached))
 }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::compute::{Compute, Host, Port, Stop};
 use super::copy::write_whole;
-use super::locked;
 use super::session::Address;
 use super::size::{Size, USUAL_CONNECTIONS};
 use super::wal::Lsn;
+use super::{locked, server_roles};
 use crate::error::{Doing, Error, Kind, Result};
 
 /// File whose presence says that the cluster's folder is complete.
@@ -47,6 +47,9 @@ pub(super) struct Record {
     /// Most connections that it ever allowed: a standby that replays its log must allow as many.
     #[serde(default = "usual_connections")]
     pub(super) most_connections: u32,
+    /// Whether the roles that reach the operating system are known to be out of reach.
+    #[serde(default)]
+    pub(super) restricted: bool,
 }
 
 const fn usual_connections() -> u32 {
@@ -65,6 +68,7 @@ impl Record {
             retention: DEFAULT_RETENTION,
             primary: None,
             most_connections: USUAL_CONNECTIONS,
+            restricted: false,
         }
     }
 }
@@ -272,11 +276,26 @@ impl Cluster {
             .start_at(port, &self.data(), &log, &all, START_LIMIT)
             .await
             .doing(|| format!("could not start the compute of `{}`", self.name))?;
+        if let Err(error) = self.restrict(compute.address()).await {
+            compute.stop(Stop::Clean).await;
+            return Err(error);
+        }
         self.note_size(size);
         *locked(&self.port) = Some(compute.port());
         let address = compute.address().clone();
         *locked(&self.compute) = Some(compute);
         Ok(address)
+    }
+
+    /// Restricts a cluster that an earlier version made, before anybody else gets in. A standby has of its
+    /// primary what that was given.
+    async fn restrict(&self, address: &Address) -> Result<()> {
+        let record = self.record();
+        if record.restricted || record.primary.is_some() {
+            return Ok(());
+        }
+        server_roles::restrict(address, record.major).await?;
+        self.change(|record| record.restricted = true)
     }
 
     /// Stops the compute, if it runs, for good.

@@ -49,7 +49,9 @@ impl Install {
 }
 
 fn find_asked(folder: &Path) -> Result<Install> {
-    let install = [folder.to_owned(), folder.join("bin")].iter().find_map(|bin| probe(bin));
+    // The programs are run from another folder than ours.
+    let place = std::path::absolute(folder)?;
+    let install = [place.clone(), place.join("bin")].iter().find_map(|bin| probe(bin));
     match install {
         Some(install) if install.major >= OLDEST_MAJOR => Ok(install),
         Some(install) => Err(refuse_old(&install)),

@@ -17,6 +17,7 @@ mod leftover;
 mod open;
 mod recovery;
 mod roles;
+mod server_roles;
 mod session;
 mod size;
 mod sockets;
@@ -458,9 +459,11 @@ impl Engine {
             tokio::join!(self.host.start(&data, &log, &settings, START_LIMIT), laid.sync(&folder));
         let compute = compute?;
         synced?;
+        server_roles::restrict(compute.address(), self.host.install.major).await?;
         roles::create_owner(compute.address(), owner).await?;
         let position = flushed(compute.address()).await?;
-        let record = Record::new(self.host.install.major, Timestamp::now(), position, template);
+        let mut record = Record::new(self.host.install.major, Timestamp::now(), position, template);
+        record.restricted = true;
         self.complete(name, folder, record, compute)
     }
 

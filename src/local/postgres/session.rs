@@ -32,6 +32,8 @@ impl Address {
         let mut config = Config::new();
         config.host_path(&self.folder).port(self.port).user(SUPERUSER).dbname(database);
         config.application_name("lakeforge");
+        // The owner of a database may give it a search path of its own, and functions where that leads.
+        config.options("-c search_path=pg_catalog");
         let (client, connection) = config.connect(NoTls).await.map_err(told)?;
         tokio::spawn(connection);
         Ok(client)

@@ -441,3 +441,42 @@ async fn an_app_may_connect_and_create_in_its_database_alone() {
     assert_eq!(refused.kind(), Kind::Usage);
     bench.engine.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_an_earlier_version_is_restricted_before_anybody_gets_in() {
+    if Install::find(None).unwrap().major > 15 {
+        // There never was a way to these roles.
+        return;
+    }
+    let bench = bench().await;
+    bench.root_with_notes().await;
+    let root = bench.engine.0.cluster("root").unwrap();
+    let superuser = root.address().unwrap().connect(OWN_DATABASE).await.unwrap();
+    let loose = format!(
+        "SET allow_system_table_mods = on; UPDATE pg_authid SET rolsuper = false \
+         WHERE rolname LIKE 'pg\\_%'; GRANT pg_execute_server_program TO \"{OWNER}\""
+    );
+    superuser.batch_execute(&loose).await.unwrap();
+    root.change(|record| record.restricted = false).unwrap();
+    bench.ask("root", "COPY notes TO PROGRAM 'cat >/dev/null'").await;
+    let before = moment().await;
+    bench.ask("root", "INSERT INTO notes VALUES (3)").await;
+
+    bench.engine.suspend("root").await.unwrap();
+    bench.engine.wake("root").await.unwrap();
+    bench.engine.create_child("root", "past", Moment::Time(before)).await.unwrap();
+    bench.engine.create_child("root", "now", Moment::Now).await.unwrap();
+
+    for cluster in ["root", "past", "now"] {
+        let client = bench.connect(cluster).await;
+        for attempt in [
+            "COPY notes TO PROGRAM 'cat >/dev/null'",
+            "GRANT pg_execute_server_program TO CURRENT_USER",
+            "SET ROLE pg_execute_server_program",
+        ] {
+            let refused = first_column(&client, attempt).await.unwrap_err();
+            assert_eq!(refused.code().unwrap().code(), "42501", "{cluster}: {attempt}");
+        }
+        assert!(bench.engine.0.cluster(cluster).unwrap().record().restricted);
+    }
+}

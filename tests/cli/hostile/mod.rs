@@ -1,5 +1,6 @@
 //! Hostile clients: whatever they send, the others are served, and nothing of them stays behind.
 
+mod escape;
 mod http;
 mod sql;
 
