@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
+use super::delays::Delays;
 use super::error::{Error, Result};
 use super::request::{Body, Request};
 use super::retry::{self, Judge};
@@ -28,19 +29,21 @@ pub(crate) struct Client(Arc<Inner>);
 struct Inner {
     login: Login,
     budget: Duration,
+    delays: Option<Delays>,
     /// The identity behind the token, once somebody asked.
     me: OnceCell<Me>,
 }
 
 impl Client {
-    /// Creates the client of the workspace that `login` is for; connects on first use.
-    pub(crate) fn new(login: Login) -> Self {
-        Client::with_budget(login, retry::BUDGET)
+    /// Creates the client of the workspace that `login` is for; connects on first use. `delays`
+    /// tells whoever waits that the workspace lets them wait.
+    pub(crate) fn new(login: Login, delays: Delays) -> Self {
+        Client::with_budget(login, retry::BUDGET, Some(delays))
     }
 
     /// Creates the client with another limit for one call and its repetitions.
-    pub(crate) fn with_budget(login: Login, budget: Duration) -> Self {
-        Client(Arc::new(Inner { login, budget, me: OnceCell::new() }))
+    pub(super) fn with_budget(login: Login, budget: Duration, delays: Option<Delays>) -> Self {
+        Client(Arc::new(Inner { login, budget, delays, me: OnceCell::new() }))
     }
 
     /// Returns the address of the workspace.
@@ -103,7 +106,10 @@ impl Client {
             .adjust(|error, planned| {
                 judge.lock().unwrap_or_else(PoisonError::into_inner).wait(error, planned)
             })
-            .notify(|_, wait| tracing::debug!(call = request.title(), ?wait, "sending again"))
+            .notify(|error, wait| {
+                tracing::debug!(call = request.title(), ?wait, "sending again");
+                self.0.delays.iter().for_each(|delays| delays.tell(error, wait));
+            })
             .await
     }
 

@@ -175,7 +175,12 @@ impl From<Error> for error::Error {
                     .request_id(failure.request_id())
             }
             Error::TimedOut { awaited, limit } => {
-                error::Error::new(kind, format!("{awaited} did not finish in {}", human(limit)))
+                // What is left of a wait may be nothing: the user gave more.
+                let within = match limit.as_secs() {
+                    0 => "time".to_owned(),
+                    _ => human(limit),
+                };
+                error::Error::new(kind, format!("{awaited} did not finish in {within}"))
                     .why("it may still be going on")
                     .hint("run the same command again, or give it more time with --wait-timeout")
             }
@@ -197,6 +202,17 @@ fn sentence(failure: &Failure, kind: Kind) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_that_ran_out_names_its_length_where_it_had_one() {
+        let timed_out = |limit| {
+            let awaited = "branch `dev`".to_owned();
+            error::Error::from(Error::TimedOut { awaited, limit }).message().to_owned()
+        };
+        assert_eq!(timed_out(Duration::from_secs(90)), "branch `dev` did not finish in 1m 30s");
+        assert_eq!(timed_out(Duration::ZERO), "branch `dev` did not finish in time");
+        assert_eq!(timed_out(Duration::from_micros(3)), "branch `dev` did not finish in time");
+    }
 
     fn refused(status: u16, code: &str, message: &str) -> Error {
         Error::Refused {

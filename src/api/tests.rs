@@ -51,7 +51,7 @@ impl Script {
             token: Some(Setting::new("dapi-secret".to_owned().into(), origin())),
             ..Settings::default()
         };
-        Client::with_budget(Login::resolve(settings).unwrap(), budget)
+        Client::with_budget(Login::resolve(settings).unwrap(), budget, None)
     }
 
     fn seen(&self) -> Vec<String> {

@@ -16,9 +16,15 @@ pub(super) struct ProfileFile {
 
 impl ProfileFile {
     /// Reads the file at `path`; a file that is not there has no profiles.
+    ///
+    /// Fails as `Usage`, with the line, for one that the SDKs would not read either.
     pub(super) fn read(path: &Path) -> Result<Self> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(ProfileFile::parse(&text)),
+            Ok(text) => ProfileFile::parse(&text).map_err(|(line, why)| {
+                // Never the line itself: it may hold a token.
+                Error::new(Kind::Usage, format!("{}:{line}: {why}", path.display()))
+                    .hint("write `[NAME]` for a profile and `key = value` below it")
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(ProfileFile::default())
             }
@@ -32,13 +38,16 @@ impl ProfileFile {
     /// Reads sections, keys and comments; keys above the first section belong to `DEFAULT`, and
     /// there is no inheritance. A comment starts a line, or follows a space.
     ///
+    /// Fails with the number of the line that is neither, and what is wrong with it.
+    ///
     /// Source: Go SDK 0.175.0 `config`, read 2026-08.
-    fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
         let mut file = ProfileFile::default();
         let mut section = "DEFAULT".to_owned();
-        for line in text.trim_start_matches('\u{feff}').lines() {
+        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = without_comment(line);
-            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            if let Some(rest) = line.strip_prefix('[') {
+                let name = rest.strip_suffix(']').ok_or((index + 1, "`[` is not closed"))?;
                 section = name.trim().to_owned();
                 file.sections.entry(section.clone()).or_default();
             } else if let Some((key, value)) = line.split_once(['=', ':']) {
@@ -46,9 +55,11 @@ impl ProfileFile {
                 if !value.is_empty() {
                     file.sections.entry(section.clone()).or_default().insert(key, value);
                 }
+            } else if !line.is_empty() {
+                return Err((index + 1, "neither a profile nor a key with a value"));
             }
         }
-        file
+        Ok(file)
     }
 
     /// Returns the profile `name`.
@@ -87,7 +98,8 @@ mod tests {
         let file = ProfileFile::parse(
             "\u{feff}; mine\n[DEFAULT]\nhost = https://a.test\ntoken=dapi#1 # inline\r\n\n\
              [__settings__]\ndefault_profile = ci\n[ci]\nHost: https://b.test\nclient_id =\nclient_secret = a=b;c\n[empty]\n",
-        );
+        )
+        .unwrap();
 
         assert_eq!(file.get("DEFAULT").unwrap()["host"], "https://a.test");
         assert_eq!(file.get("DEFAULT").unwrap()["token"], "dapi#1");
@@ -100,6 +112,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_neither_is_named() {
+        for (text, line, part) in [
+            ("[shop\nhost = https://a.test\n", 1, "not closed"),
+            ("[shop]\nhost = https://a.test\ntoken dapi1\n", 3, "neither"),
+            ("\u{feff}host\n", 1, "neither"),
+        ] {
+            let (found, why) = ProfileFile::parse(text).unwrap_err();
+            assert_eq!(found, line, "{text}");
+            assert!(why.contains(part), "{why}");
+        }
+    }
+
+    #[test]
     fn a_file_that_is_not_there_has_no_profiles() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(ProfileFile::read(&folder.path().join("none")).unwrap(), ProfileFile::default());
@@ -108,7 +133,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics_the_reader(text in ".*") {
-            ProfileFile::parse(&text);
+            let _ = ProfileFile::parse(&text);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::cx::Cx;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::ops::init::{self, Planned, Request};
 use crate::ui::Show;
 
@@ -45,6 +45,9 @@ impl Init {
             Ok(root) => root,
             Err(_) => std::path::absolute(root)?,
         };
+        if root.exists() && !root.is_dir() {
+            return Err(Error::new(Kind::Usage, format!("`{}` is not a folder", root.display())));
+        }
         for project in &self.project {
             init::check_project(project)?;
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::cx::Cx;
 use super::settings::Environment;
-use crate::api::{self, Client};
+use crate::api::{self, Client, Delays};
 use crate::auth::{GithubOidc, Login, Origin, Setting, Settings};
 use crate::bundle::Bundle;
 use crate::error::Result;
@@ -24,7 +24,9 @@ impl Cx {
             settings.host = target.and_then(|target| target.host.as_ref()).map(set);
             settings.profile = target.and_then(|target| target.profile.as_ref()).map(set);
         }
-        Ok(Client::new(Login::resolve(settings)?))
+        let steps = self.ui.steps.clone();
+        let delays = Delays::new(move |text| steps.note(text));
+        Ok(Client::new(Login::resolve(settings)?, delays))
     }
 
     /// Collects what flags and environment say about workspace and login.

@@ -54,7 +54,7 @@ pub(crate) struct Gen {
     #[arg(long, value_name = "NAME", num_args = 0..=1, group = "instead")]
     eject: Option<Option<String>>,
     /// Replace a file that lakeforge did not write, or that was changed since
-    #[arg(long, conflicts_with = "instead")]
+    #[arg(long, conflicts_with_all = ["stdout", "check", "list_templates", "eject"])]
     overwrite: bool,
 }
 
@@ -92,7 +92,7 @@ struct Workflows {
     #[arg(long, visible_alias = "dry-run", group = "instead")]
     diff: bool,
     /// Replace files that lakeforge did not write, or that were changed since
-    #[arg(long, conflicts_with = "instead")]
+    #[arg(long, conflicts_with = "check")]
     overwrite: bool,
 }
 
@@ -122,8 +122,7 @@ impl Workflows {
         }
         if self.check || self.diff {
             cx.ui.show(&Answers { files: files.iter().map(Answer::planned).collect() })?;
-            let first_stale = files.iter().find(|file| self.check && !file.is_current());
-            return first_stale.map_or(Ok(()), |file| Err(stale(file)));
+            return finish(files.iter(), self.check, self.overwrite);
         }
         for file in &files {
             file.refuse_foreign(self.overwrite)?;
@@ -178,8 +177,7 @@ impl Gen {
         if self.check || self.diff {
             let orphans = orphans.iter().map(Answer::planned).collect();
             cx.ui.show(&Answer { orphans, ..Answer::planned(&rendered) })?;
-            let first_stale = files().find(|file| self.check && !file.is_current());
-            return first_stale.map_or(Ok(()), |file| Err(stale(file)));
+            return finish(files(), self.check, self.overwrite);
         }
         for file in files() {
             file.refuse_foreign(self.overwrite)?;
@@ -238,6 +236,19 @@ fn root(here: &Path, explicit: Option<&Path>) -> Result<PathBuf> {
     }
     let found = bundle::find_root(here, None)?.or_else(|| bundle::find_config(here));
     Ok(found.unwrap_or_else(|| here.to_owned()))
+}
+
+/// Ends a run that writes nothing: with `check` a file that is not up to date is a failure, else
+/// what the run itself would refuse is refused.
+fn finish<'a>(
+    mut files: impl Iterator<Item = &'a Rendered>,
+    check: bool,
+    overwrite: bool,
+) -> Result<()> {
+    match check {
+        true => files.find(|file| !file.is_current()).map_or(Ok(()), |file| Err(stale(file))),
+        false => files.try_for_each(|file| file.refuse_foreign(overwrite)),
+    }
 }
 
 fn stale(rendered: &Rendered) -> Error {

@@ -94,6 +94,9 @@ fn migration(migrate: Option<&Migrate>, app: &App, branch: Option<&str>) -> Resu
         Some(id) => target.parent().branch(id),
         None => target,
     };
+    if !migrate.directory.is_dir() {
+        return Err(refuse(&format!("the folder `{}` is not there", migrate.directory.display())));
+    }
     let user = (own.as_ref() == Some(&target)).then(|| app.name.clone());
     Ok(Migration {
         app: app.key.clone(),

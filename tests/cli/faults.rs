@@ -102,6 +102,21 @@ fn a_busy_service_is_asked_again_and_no_earlier_than_it_says() {
 }
 
 #[test]
+fn whoever_waits_is_told_what_the_workspace_answers() {
+    let forge = Forge::on(workspace(), &["told"]);
+    let path = "*/projects/told/branches";
+    let fault = json!({ "refuse": { "status": 503, "retry_after": 2 } });
+    let rule = json!({ "method": "GET", "path": path, "fault": fault, "times": 1 });
+    faults(workspace(), "POST", &rule);
+
+    let output = forge.output("branch list --project told");
+
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("the workspace answers 503; trying again\n"), "{stderr}");
+}
+
+#[test]
 fn a_service_that_stays_away_is_exit_12_and_nothing_is_left_behind() {
     let forge = Forge::on(workspace(), &["away"]);
     // Longer than the program is ready to wait, so that the test need not.

@@ -229,3 +229,41 @@ fn a_bundle_with_a_byte_order_mark_is_read() {
     forge.succeed("migrate --dry-run");
     forge.succeed("gen --check");
 }
+
+#[test]
+fn a_profile_file_that_is_not_one_is_told_with_its_line() {
+    let forge = Forge::offline();
+    forge.write("databrickscfg", "[shop-dev\nhost = https://shop.test\n");
+
+    assert_snapshot!(forge.run("branch list --project shop -p shop-dev"), @r#"
+        --- stderr
+        error: [DIR]/databrickscfg:1: `[` is not closed
+          try: write `[NAME]` for a profile and `key = value` below it
+        --- exit 2
+        "#);
+    forge.write("databrickscfg", "[shop-dev]\nhost = https://shop.test\ntoken dapi-secret\n");
+    let shown = forge.run("branch list --project shop -p shop-dev");
+    assert!(shown.contains("databrickscfg:3: neither a profile nor a key with a value"), "{shown}");
+    assert!(!shown.contains("dapi-secret"), "{shown}");
+}
+
+#[test]
+fn a_dry_run_refuses_the_folder_that_the_run_would_miss() {
+    let forge = bundle("projects/shop/branches/production");
+    forge.write(
+        "lakeforge.yml",
+        "projects: {shop: {endpoints: []}}\napps: {web: {migrate: {command: make, directory: gone}}}\n",
+    );
+    let dry = forge.run("migrate --dry-run");
+    assert_snapshot!(dry, @r#"
+        --- stderr
+        error: resources/apps.yml:3:5: `web` cannot be migrated
+          why: the folder `[DIR]/gone` is not there
+        --- exit 2
+        "#);
+    assert_eq!(forge.run("migrate"), dry);
+
+    let dry = forge.run("init databricks.yml --project shop --yes --dry-run");
+    assert!(dry.contains("databricks.yml` is not a folder"), "{dry}");
+    assert_eq!(forge.run("init databricks.yml --project shop --yes"), dry);
+}

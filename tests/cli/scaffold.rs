@@ -215,6 +215,31 @@ fn gen_keeps_a_file_written_by_hand() {
 }
 
 #[test]
+fn a_dry_run_of_gen_refuses_what_gen_refuses_and_shows_it_all_the_same() {
+    let forge = Forge::offline();
+    forge.write("databricks.yml", BUNDLE);
+    forge.write("resources/lakebase.yml", "resources: {}\n");
+
+    for flag in ["--dry-run", "--diff"] {
+        let shown = forge.run(&format!("gen --project shop {flag}"));
+        assert!(shown.starts_with("--- stdout\n--- a/resources/lakebase.yml\n"), "{shown}");
+        assert!(shown.contains("error: `resources/lakebase.yml` was not written by"), "{shown}");
+        assert!(shown.ends_with("--- exit 13"), "{shown}");
+        let shown = forge.run(&format!("gen --project shop {flag} --overwrite"));
+        assert!(shown.ends_with("--- exit 0"), "{shown}");
+    }
+    assert_eq!(forge.read("resources/lakebase.yml"), "resources: {}\n");
+
+    let targets = "targets: {dev: {workspace: {host: 'https://dev.test'}}}\n";
+    forge.write("databricks.yml", &format!("{BUNDLE}{targets}"));
+    forge.write(".github/workflows/lakeforge-gc.yml", "on: push\n");
+    let shown = forge.run("gen workflows --dry-run");
+    assert!(shown.contains("lakeforge-gc.yml` was not written by lakeforge"), "{shown}");
+    assert!(shown.ends_with("--- exit 13"), "{shown}");
+    assert!(!forge.path().join(".github/workflows/lakeforge-deploy.yml").exists());
+}
+
+#[test]
 fn gen_keeps_what_was_changed_by_hand() {
     let forge = Forge::offline();
     forge.succeed("gen --project shop");
