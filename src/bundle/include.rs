@@ -64,6 +64,20 @@ pub(super) fn documents(
     Ok(documents)
 }
 
+/// Returns a warning for each pattern of the root file that names no file: what it was to name
+/// would be missing.
+pub(super) fn unmatched(root: &Path, first: &Arc<Document>) -> Vec<String> {
+    let entries = first.value().get("include").and_then(Value::as_array);
+    let patterns = entries.into_iter().flatten().filter_map(Value::as_str).enumerate();
+    patterns
+        .filter(|(_, pattern)| matches(root, pattern).is_empty())
+        .map(|(index, pattern)| {
+            let here = place(first, &["include".into(), Step::Index(index)]);
+            format!("{here}: no file is called `{pattern}`")
+        })
+        .collect()
+}
+
 /// Returns whether `pattern` names the file `relative`, whether or not it is there.
 pub(super) fn names(pattern: &str, relative: &str) -> bool {
     let parts = |path: &str| -> Vec<Vec<char>> {

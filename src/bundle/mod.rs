@@ -177,7 +177,8 @@ impl Bundle {
                 .hint("change to the folder of the bundle, or add `--root DIR`")
         })?;
         let documents = include::documents(&root, file, &[])?;
-        let warnings = documents.iter().map(keys::check).collect::<Result<Vec<_>>>()?.concat();
+        let mut warnings = documents.iter().map(keys::check).collect::<Result<Vec<_>>>()?.concat();
+        warnings.extend(include::unmatched(&root, &documents[0]));
         let (mut tree, layers, target) = layers::combine(&documents, choice.target.as_deref())?;
         let name = describe_bundle(&mut tree, &layers, &target)?;
         variables::assign(&mut tree, &layers, choice, &root, &target)?;

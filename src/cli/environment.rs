@@ -172,8 +172,9 @@ fn refuse_unknown(command: &Command, environment: &Environment) -> Result<()> {
         if !known.contains(name.as_str()) {
             let error = Error::new(Kind::Usage, format!("nothing knows the variable {name}"))
                 .code("UNKNOWN_VARIABLE");
-            return Err(match nearest(&name, known.iter().copied()) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
+            let rests = known.iter().filter_map(|known| known.strip_prefix(PREFIX));
+            return Err(match nearest(&name[PREFIX.len()..], rests) {
+                Some(near) => error.hint(format!("did you mean {PREFIX}{near}?")),
                 None => error.hint("lakeforge help environment"),
             });
         }

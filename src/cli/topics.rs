@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
 
+use super::settings::Global;
 use super::{Cli, environment};
 use crate::ui;
 
@@ -31,10 +32,14 @@ Exit codes
 `creds exec` answers with the child's own code; 125, 126 or 127 when it could not start.
 ";
 
-/// Returns the text that `args` ask for.
+/// Returns the text that `args` ask for; options of every command may stand among them.
 pub(super) fn asked_for(args: &[OsString]) -> Option<String> {
-    let [_, help, topic] = args else { return None };
-    match topic.to_str().filter(|_| help == "help")? {
+    let command = Global::augment_args(clap::Command::new("lakeforge"));
+    let words = clap::Arg::new("words").num_args(2);
+    let matches = command.arg(words).try_get_matches_from(args).ok()?;
+    let words: Vec<&String> = matches.get_many("words")?.collect();
+    let [help, topic] = words[..] else { return None };
+    match Some(topic.as_str()).filter(|_| help == "help")? {
         "exit-codes" => Some(EXIT_CODES.to_owned()),
         "environment" => Some(environment::help(&Cli::command())),
         _ => None,

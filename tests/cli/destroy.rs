@@ -227,7 +227,8 @@ fn deploy_deletes_what_the_bundle_no_longer_has_after_consent() {
     let kept = record(&admin, "destroy-less").unwrap().to_string();
     assert!(kept.contains("branches/new") && !kept.contains("branches/old"), "{kept}");
 
-    std::fs::remove_file(forge.path().join("resources/lakebase.yml")).unwrap();
+    forge.write("lakeforge.yml", "");
+    forge.write("resources/lakebase.yml", "resources: {}\n");
     assert_snapshot!(forge.run("deploy --yes"), @r"
         --- stderr
         → with the built-in engine, for the embedded workspace alone

@@ -95,6 +95,17 @@ fn an_unknown_command_or_flag_is_answered_with_the_nearest() {
 }
 
 #[test]
+fn a_topic_is_told_among_the_options_of_every_command() {
+    let forge = Forge::offline();
+    let text = forge.succeed("help exit-codes");
+    for arguments in ["-q help exit-codes", "-o json help exit-codes", "help exit-codes -t dev"] {
+        assert_eq!(forge.succeed(arguments), text, "{arguments}");
+    }
+    assert_eq!(forge.output("help exit-code").status.code(), Some(2));
+    assert_eq!(forge.output("creds exec x/y -- help exit-codes").status.code(), Some(125));
+}
+
+#[test]
 fn a_usage_error_in_json_is_json() {
     let forge = Forge::offline();
     let error = forge.json_error("branch create");

@@ -267,3 +267,20 @@ fn a_dry_run_refuses_the_folder_that_the_run_would_miss() {
     assert!(dry.contains("databricks.yml` is not a folder"), "{dry}");
     assert_eq!(forge.run("init databricks.yml --project shop --yes"), dry);
 }
+
+#[test]
+fn a_generated_file_that_is_missing_is_told_before_its_projects_look_deleted() {
+    let forge = Forge::with_project("missing");
+    std::fs::remove_file(forge.path().join("resources/lakebase.yml")).unwrap();
+
+    assert_snapshot!(forge.run("deploy --yes --dry-run"), @r#"
+        --- stderr
+        warning: databricks.yml:2:11: no file is called `resources/*.yml`
+        error: `resources/lakebase.yml` is missing
+          why: the bundle has no project `missing`, which belongs there
+          try: lakeforge gen
+        --- exit 2
+        "#);
+    forge.succeed("gen");
+    forge.succeed("deploy --dry-run");
+}
