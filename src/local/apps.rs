@@ -285,6 +285,12 @@ impl Workspace {
         leftovers::forget(&self.apps.folder.join(name));
     }
 
+    /// Ends the process of an app whose compute is being stopped.
+    pub(crate) async fn stop_compute(self: Arc<Self>, name: String) {
+        self.halt(&name).await;
+        self.note(|world| world.finish_stop(&name)).await;
+    }
+
     /// Removes an app that is being deleted, with its files.
     pub(crate) async fn clear_app(self: Arc<Self>, name: String) {
         self.halt(&name).await;

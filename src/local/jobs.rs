@@ -11,6 +11,7 @@ use super::postgres::Moment;
 use super::workspace::Workspace;
 use super::world::{BranchRecord, CatalogWork, EndpointRecord, Work};
 use crate::error::{Error, Kind, Result};
+use crate::wire::failure::Failure;
 use crate::wire::names::BranchName;
 use crate::wire::postgres::EndpointState;
 
@@ -22,8 +23,43 @@ const CLOSE: u32 = 5;
 const ROUNDS: u32 = 30;
 
 impl Workspace {
-    /// Does what is left of an accepted change. Failures are recorded where clients see them.
+    /// Does what is left of an accepted change. Failures are recorded where clients see them, also that it
+    /// broke off.
     pub(crate) async fn carry_out(self: Arc<Self>, work: Work) {
+        let (doer, begun) = (Arc::clone(&self), work.clone());
+        if let Err(broken) = tokio::spawn(doer.work_on(begun)).await
+            && broken.is_panic()
+        {
+            tracing::error!("{work:?} broke off: {broken}");
+            self.give_up(work).await;
+        }
+    }
+
+    /// Records that a change could not be carried out, and removes what was made of it.
+    async fn give_up(self: &Arc<Self>, work: Work) {
+        let failure = Fault::internal("the work broke off").failure;
+        match work {
+            Work::CreateRoot(uid) | Work::CreateChild(uid) => {
+                self.branch_made(&uid, Err(failure)).await;
+            }
+            Work::CreateStandby { branch, endpoint } => {
+                self.endpoint_made(&branch, &endpoint, Err(failure)).await;
+            }
+            Work::Catalog(work) => {
+                self.note(|world| world.finish_catalog(&work, Err(failure), Workspace::now()))
+                    .await;
+            }
+            // The next server sees what is left.
+            Work::Nothing
+            | Work::Retire(_)
+            | Work::Remove(_)
+            | Work::Revive(_)
+            | Work::RemoveStandby(_)
+            | Work::Adjust(_) => {}
+        }
+    }
+
+    async fn work_on(self: Arc<Self>, work: Work) {
         match work {
             Work::Nothing => {}
             Work::CreateRoot(uid) | Work::CreateChild(uid) => self.make_branch(&uid).await,
@@ -92,11 +128,15 @@ impl Workspace {
             // The next server makes it again.
             return;
         }
+        self.endpoint_made(uid, endpoint, result.map_err(|error| Fault::from(error).failure)).await;
+    }
+
+    /// Reports that a read-only endpoint was made, or removes what there is of it and says why not.
+    async fn endpoint_made(&self, uid: &str, endpoint: &str, result: Result<(), Failure>) {
         if result.is_err() {
             self.listeners.close(endpoint);
             log(self.postgres.remove(endpoint).await);
         }
-        let result = result.map_err(|error| Fault::from(error).failure);
         self.note(|world| world.finish_endpoint(uid, endpoint, result, Workspace::now())).await;
         self.note_states(uid).await;
     }
@@ -152,14 +192,15 @@ impl Workspace {
             // The next server makes it again.
             return;
         }
-        let result = match result {
-            Ok(start) => Ok(start),
-            Err(error) => {
-                log(self.postgres.remove(uid).await);
-                self.listeners.close_branch(uid);
-                Err(Fault::from(error).failure)
-            }
-        };
+        self.branch_made(uid, result.map_err(|error| Fault::from(error).failure)).await;
+    }
+
+    /// Reports that the cluster of a branch was made, or removes what there is of it and says why not.
+    async fn branch_made(&self, uid: &str, result: Result<Option<(String, Timestamp)>, Failure>) {
+        if result.is_err() {
+            log(self.postgres.remove(uid).await);
+            self.listeners.close_branch(uid);
+        }
         self.note(|world| world.finish_branch(uid, result, Workspace::now())).await;
     }
 
@@ -289,9 +330,10 @@ impl Workspace {
 
     async fn sweep(self: &Arc<Self>) {
         let now = Workspace::now();
-        let mut due = (Vec::new(), Vec::new());
-        self.note(|world| due = world.sweep(now)).await;
-        let (expired, purged) = due;
+        self.state.catch_up().await;
+        // Nothing is removed that is not written down as gone.
+        let due = self.change(|world| Ok(world.sweep(now))).await;
+        let (expired, purged) = due.unwrap_or_default();
         if !expired.is_empty() {
             tokio::spawn(Arc::clone(self).carry_out(Work::Retire(expired)));
         }

@@ -20,6 +20,7 @@ mod pid;
 mod postgres;
 mod serve;
 mod sql;
+mod state;
 mod store;
 mod tether;
 mod tls;

@@ -263,7 +263,6 @@ impl Workspace {
         tokio::join!(self.halt_all(), self.finish_jobs());
         self.listeners.close_all();
         self.postgres.close().await;
-        // Whatever was noted meanwhile is on disk when this is.
-        self.flush().await;
+        self.state.flush().await;
     }
 }

@@ -22,6 +22,7 @@ mod full;
 mod instances;
 mod readers;
 mod roles;
+mod unwritable;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PRODUCTION: &str = "projects/shop/branches/production";

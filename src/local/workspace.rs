@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use super::faults::{self, Faults};
 use super::files::Files;
 use super::listeners::Listeners;
 use super::postgres::Postgres;
+use super::state::State;
 use super::store::Store;
 use super::tls::Authority;
 use super::tokens::Keys;
@@ -28,8 +29,8 @@ const JOBS: u32 = 4;
 
 /// The running workspace.
 pub(crate) struct Workspace {
-    world: Mutex<World>,
-    store: Store,
+    /// What it knows, in step with the disk.
+    pub(crate) state: Arc<State>,
     /// What signs tokens.
     pub(crate) keys: Keys,
     /// The clusters behind the branches.
@@ -77,8 +78,7 @@ impl Workspace {
     pub(crate) fn new(parts: Parts) -> Self {
         Workspace {
             listeners: Listeners::new(parts.world.settings.network),
-            world: Mutex::new(parts.world),
-            store: parts.store,
+            state: State::new(parts.world, parts.store),
             keys: parts.keys,
             postgres: parts.postgres,
             authority: parts.authority,
@@ -107,52 +107,20 @@ impl Workspace {
 
     /// Reads the state.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&World) -> T) -> T {
-        look(&self.lock())
+        self.state.read(look)
     }
 
-    /// Changes the state and waits until the change is on disk.
+    /// Changes the state and waits until the change is on disk; see [`State::change`].
     pub(crate) async fn change<T>(
         &self,
         change: impl FnOnce(&mut World) -> Answer<T>,
     ) -> Answer<T> {
-        let (result, written) = {
-            let mut world = self.lock();
-            let result = change(&mut world);
-            let changes = world.take_changes();
-            // Queued under the lock: the order of writing is the order of change.
-            let written = (!changes.is_empty()).then(|| self.store.queue(changes));
-            (result, written)
-        };
-        if let Some(written) = written {
-            match written.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(Fault::internal(error)),
-                Err(_) => return Err(Fault::internal("the state can no longer be written")),
-            }
-        }
-        result
+        self.state.change(change).await
     }
 
-    /// Changes the state in a way that cannot fail; a change that could not be written is logged.
+    /// Notes what has happened; see [`State::note`].
     pub(crate) async fn note(&self, change: impl FnOnce(&mut World)) {
-        let noted = self.change(|world| {
-            change(world);
-            Ok(())
-        });
-        if let Err(fault) = noted.await {
-            tracing::error!("the state could not be written: {}", fault.failure.message);
-        }
-    }
-
-    /// Waits until every change so far is on disk.
-    pub(crate) async fn flush(&self) {
-        // A writer that is gone has nothing left to write.
-        let _ = self.store.queue(Vec::new()).await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, World> {
-        // A panic in a request leaves the world as that request found it or as it left it: both are valid.
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.note(change).await;
     }
 
     /// Starts a change that takes time and answers with its operation, finished if it was quick.
@@ -167,14 +135,17 @@ impl Workspace {
         let extra = faults::extra_time();
         self.detached(async move {
             let started = workspace.change(change).await?;
-            let extra = extra.map(|extra| workspace.faults.hold(&started.operation, extra));
             let doer = Arc::clone(&workspace);
+            // First of all: whatever breaks off from here on, the change is carried out.
             let work = tokio::spawn(async move {
                 if let Some(extra) = extra {
                     tokio::time::sleep(extra).await;
                 }
                 doer.carry_out(started.work).await;
             });
+            if let Some(extra) = extra {
+                workspace.faults.hold(&started.operation, extra);
+            }
             // The work goes on when the wait ends first.
             let _ = tokio::time::timeout(PATIENCE, work).await;
             workspace.operation(&started.operation, None)

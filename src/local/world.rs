@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 pub(crate) use apps::{AppRecord, Attachment};
 pub(crate) use branches::BranchRecord;
@@ -148,7 +149,7 @@ impl World {
             .collect()
     }
 
-    fn content(&self, shelf: Shelf, uid: &str) -> Option<Vec<u8>> {
+    fn content(&self, shelf: Shelf, uid: &str) -> Option<Box<RawValue>> {
         match shelf {
             Shelf::Settings => json(Some(&self.settings)),
             Shelf::Identities => json(self.identities.get(uid)),
@@ -162,8 +163,8 @@ impl World {
     }
 }
 
-fn json<T: Serialize>(object: Option<&T>) -> Option<Vec<u8>> {
-    object.map(|object| serde_json::to_vec(object).expect("records hold nothing that JSON cannot"))
+fn json<T: Serialize>(object: Option<&T>) -> Option<Box<RawValue>> {
+    object.map(|object| to_raw_value(object).expect("records hold nothing that JSON cannot"))
 }
 
 /// Reads a request body that was parsed as JSON already; says which field is wrong.

@@ -11,6 +11,8 @@ mod deploy;
 mod destroy;
 #[cfg(target_os = "linux")]
 mod dice;
+#[cfg(target_os = "linux")]
+mod disk;
 mod endpoints;
 mod environment;
 mod faults;

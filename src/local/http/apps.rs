@@ -14,7 +14,6 @@ use super::{Reply, Shared};
 use crate::local::fault::Fault;
 use crate::local::workspace::Workspace;
 use crate::local::world::{PageRequest, World, public};
-use crate::wire::apps::ComputeState;
 
 const APP: &str = "/api/2.0/apps/{name}";
 
@@ -137,42 +136,37 @@ async fn delete(State(workspace): Shared, By(caller): By, Path(name): Path<Strin
 }
 
 async fn start(State(workspace): Shared, By(caller): By, Path(name): Path<String>) -> Reply {
-    let app = workspace
-        .change(|world| {
-            world.app(&name)?;
-            world.require_manage_app(&caller, &name)?;
-            world.start_app(&name, Workspace::now())?;
-            world.get_app(&name)
-        })
-        .await?;
-    tokio::spawn(Arc::clone(&workspace).relaunch(name));
-    Ok(Json(app))
+    let shared = Arc::clone(&workspace);
+    let started = workspace.detached(async move {
+        let app = shared
+            .change(|world| {
+                world.app(&name)?;
+                world.require_manage_app(&caller, &name)?;
+                world.start_app(&name, Workspace::now())?;
+                world.get_app(&name)
+            })
+            .await?;
+        tokio::spawn(Arc::clone(&shared).relaunch(name));
+        Ok(app)
+    });
+    Ok(Json(started.await?))
 }
 
 async fn stop(State(workspace): Shared, By(caller): By, Path(name): Path<String>) -> Reply {
-    let app = workspace
-        .change(|world| {
-            world.app(&name)?;
-            world.require_manage_app(&caller, &name)?;
-            world.stop_app(&name, Workspace::now())?;
-            world.get_app(&name)
-        })
-        .await?;
     let shared = Arc::clone(&workspace);
-    tokio::spawn(async move {
-        shared.halt(&name).await;
-        shared
-            .note(|world| {
-                world.with_app(&name, |app| {
-                    // It may have been started again meanwhile.
-                    if app.compute == ComputeState::Stopping {
-                        app.compute = ComputeState::Stopped;
-                    }
-                });
+    let stopped = workspace.detached(async move {
+        let app = shared
+            .change(|world| {
+                world.app(&name)?;
+                world.require_manage_app(&caller, &name)?;
+                world.stop_app(&name, Workspace::now())?;
+                world.get_app(&name)
             })
-            .await;
+            .await?;
+        tokio::spawn(Arc::clone(&shared).stop_compute(name));
+        Ok(app)
     });
-    Ok(Json(app))
+    Ok(Json(stopped.await?))
 }
 
 async fn deploy(

@@ -315,6 +315,15 @@ impl World {
         Ok(())
     }
 
+    /// Reports that the process of an app has ended whose compute was to be; it may have been started again meanwhile.
+    pub(crate) fn finish_stop(&mut self, name: &str) {
+        self.with_app(name, |app| {
+            if app.compute == ComputeState::Stopping {
+                app.compute = ComputeState::Stopped;
+            }
+        });
+    }
+
     /// Returns the databases an app is attached to, in the order of its resources.
     ///
     /// Fails for a project that was made anew since it was attached.
@@ -346,10 +355,10 @@ impl World {
 
     /// Changes an app in place.
     pub(crate) fn with_app(&mut self, name: &str, change: impl FnOnce(&mut AppRecord)) {
-        if let Some(app) = self.apps.get_mut(name) {
-            change(app);
+        if self.apps.contains_key(name) {
             self.touch(Shelf::Apps, name);
         }
+        self.apps.get_mut(name).map(change);
     }
 
     fn wire_app(&self, app: &AppRecord) -> Value {

@@ -414,10 +414,11 @@ impl World {
 
     /// Changes a branch in place.
     pub(crate) fn with_branch(&mut self, uid: &str, change: impl FnOnce(&mut BranchRecord)) {
-        if let Some(branch) = self.branches.get_mut(uid) {
-            change(branch);
+        if self.branches.contains_key(uid) {
+            // Before the change, so that one that breaks off is undone.
             self.touch(Shelf::Branches, uid);
         }
+        self.branches.get_mut(uid).map(change);
     }
 
     pub(super) fn insert_branch(&mut self, branch: BranchRecord) {

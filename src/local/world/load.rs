@@ -1,13 +1,18 @@
 //! The state as the last server left it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::deployments::{DeploymentRecord, deployment_uid, id_of};
 use super::operations::{empty, response};
 use super::{OperationRecord, Settings, Work, World};
 use crate::error::Result;
 use crate::local::store::{Shelf, Store};
+use crate::wire::apps::Deployment;
 use crate::wire::failure::Failure;
 use crate::wire::names::{BranchName, EndpointName, ProjectName};
 
@@ -50,10 +55,7 @@ impl World {
                 self.touch(Shelf::Branches, uid);
                 continue;
             }
-            if branch.delete_time.is_none() {
-                self.live.insert((branch.project.clone(), branch.id.clone()), uid.clone());
-            }
-            self.branches.insert(uid, branch);
+            self.put_branch(branch);
         }
     }
 
@@ -68,6 +70,65 @@ impl World {
         }
         for deployments in self.deployments.values_mut() {
             deployments.sort_by_key(|deployment| deployment.create_time);
+        }
+    }
+
+    /// Makes an object what it was: `content` as it was committed, nothing when it was not there.
+    pub(crate) fn restore(
+        &mut self,
+        shelf: Shelf,
+        uid: &str,
+        content: Option<&RawValue>,
+    ) -> serde_json::Result<()> {
+        match shelf {
+            Shelf::Settings => {
+                if let Some(settings) = read(content)? {
+                    self.settings = settings;
+                }
+            }
+            Shelf::Identities => put(&mut self.identities, uid, read(content)?),
+            Shelf::Operations => {
+                self.operations.remove(uid);
+                self.operations.extend(read(content)?.map(|was| (uid.to_owned(), was)));
+            }
+            Shelf::Apps => put(&mut self.apps, uid, read(content)?),
+            Shelf::Permissions => put(&mut self.permissions, uid, read(content)?),
+            Shelf::Projects => {
+                let was: Option<super::ProjectRecord> = read(content)?;
+                self.projects.retain(|_, project| project.uid != uid);
+                self.projects.extend(was.map(|was| (was.id.clone(), was)));
+            }
+            Shelf::Branches => {
+                let was = read(content)?;
+                self.drop_branch(uid);
+                if let Some(was) = was {
+                    self.put_branch(was);
+                }
+                // What becomes what it was has not changed.
+                self.touched.retain(|touched| *touched != (shelf, uid.to_owned()));
+            }
+            Shelf::Deployments => self.restore_deployment(uid, read(content)?),
+        }
+        Ok(())
+    }
+
+    fn put_branch(&mut self, branch: super::BranchRecord) {
+        if branch.delete_time.is_none() {
+            self.live.insert((branch.project.clone(), branch.id.clone()), branch.uid.clone());
+        }
+        self.branches.insert(branch.uid.clone(), branch);
+    }
+
+    fn restore_deployment(&mut self, uid: &str, was: Option<DeploymentRecord>) {
+        let Some((app, id)) = uid.rsplit_once('.') else { return };
+        let all = self.deployments.entry(app.to_owned()).or_default();
+        all.retain(|deployment| id_of(deployment) != id);
+        if let Some(DeploymentRecord { deployment, .. }) = was {
+            let after = |other: &Deployment| other.create_time <= deployment.create_time;
+            all.insert(all.partition_point(after), deployment);
+        }
+        if all.is_empty() {
+            self.deployments.remove(app);
         }
     }
 
@@ -136,6 +197,15 @@ impl World {
     }
 }
 
-fn keyed<T>(objects: Vec<T>, key: impl Fn(&T) -> String) -> std::collections::BTreeMap<String, T> {
+fn read<T: DeserializeOwned>(content: Option<&RawValue>) -> serde_json::Result<Option<T>> {
+    content.map(|content| serde_json::from_str(content.get())).transpose()
+}
+
+fn put<T>(objects: &mut BTreeMap<String, T>, key: &str, was: Option<T>) {
+    objects.remove(key);
+    objects.extend(was.map(|was| (key.to_owned(), was)));
+}
+
+fn keyed<T>(objects: Vec<T>, key: impl Fn(&T) -> String) -> BTreeMap<String, T> {
     objects.into_iter().map(|object| (key(&object), object)).collect()
 }

@@ -373,11 +373,10 @@ impl World {
 
     /// Changes a project in place.
     pub(super) fn with_project(&mut self, id: &str, change: impl FnOnce(&mut ProjectRecord)) {
-        if let Some(project) = self.projects.get_mut(id) {
-            change(project);
-            let uid = project.uid.clone();
+        if let Some(uid) = self.projects.get(id).map(|project| project.uid.clone()) {
             self.touch(Shelf::Projects, uid);
         }
+        self.projects.get_mut(id).map(change);
     }
 
     fn put_project(&mut self, project: ProjectRecord) {

@@ -14,6 +14,7 @@ use crate::wire::postgres::{BranchSpec, BranchState, EndpointSpec, EndpointState
 
 mod limits;
 mod readers;
+mod undo;
 
 fn now() -> Timestamp {
     "2026-11-20T12:00:00Z".parse().unwrap()
@@ -650,7 +651,8 @@ async fn a_killed_server_finds_its_state_and_its_unfinished_work() {
     let started = create_project(&mut world, "shop", json!({})).unwrap();
     finish(&mut world, &started);
     let started = create(&mut world, "dev", json!({ "ttl": "3600s" })).unwrap();
-    store.queue(world.take_changes()).await.unwrap().unwrap();
+    store.commit(world.take_changes()).await.unwrap();
+    store.settle().await.unwrap();
 
     let mut world =
         World::load(&Store::open(&OwnedFolder::of_test(folder.path())).unwrap(), settings, 15)
@@ -671,7 +673,8 @@ async fn branches_without_a_project_are_cleared() {
     let mut world = shop();
     let changes = world.take_changes();
     let torn = changes.into_iter().filter(|change| change.shelf != Shelf::Projects).collect();
-    store.queue(torn).await.unwrap().unwrap();
+    store.commit(torn).await.unwrap();
+    store.settle().await.unwrap();
 
     let mut world = World::load(&store, settings, 15).unwrap();
 
