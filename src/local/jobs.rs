@@ -94,8 +94,11 @@ impl Workspace {
                 .map(|branch| (branch.uid.clone(), branch.uid.clone())),
         })?;
         match blow {
-            Blow::Suspend(_) => self.postgres.suspend(&compute).await?,
-            Blow::Kill(_) => self.postgres.kill(&compute).await?,
+            Blow::Suspend(_) => self.suspend(&compute).await?,
+            Blow::Kill(_) => {
+                self.note_before_sleep(&compute).await;
+                self.postgres.kill(&compute).await?;
+            }
         }
         self.note_states(&uid).await;
         Ok(())
@@ -109,7 +112,7 @@ impl Workspace {
             log(self.postgres.resize(compute, endpoint.size()).await);
             self.refit(&endpoint.uid, compute).await;
             if endpoint.disabled {
-                log(self.postgres.suspend(compute).await);
+                log(self.suspend(compute).await);
             }
         }
         self.note_states(uid).await;
@@ -118,6 +121,7 @@ impl Workspace {
     /// Lets a compute take on its new size if no session is open on its endpoint.
     async fn refit(&self, endpoint: &str, compute: &str) {
         if self.listeners.connections(endpoint) == 0 && self.postgres.is_outgrown(compute) {
+            self.note_before_sleep(compute).await;
             log(self.postgres.refit(compute).await);
         }
     }
@@ -252,7 +256,7 @@ impl Workspace {
         for uid in uids {
             self.listeners.close_branch(uid);
             for compute in self.computes(uid) {
-                log(self.postgres.suspend(&compute).await);
+                log(self.suspend(&compute).await);
             }
             self.note_states(uid).await;
         }
@@ -354,7 +358,7 @@ impl Workspace {
                 let compute = endpoint.compute(&branch);
                 self.refit(&endpoint.uid, compute).await;
                 if self.postgres.is_running(compute) && self.is_idle(endpoint, now) {
-                    log(self.postgres.suspend(compute).await);
+                    log(self.suspend(compute).await);
                 }
             }
             self.note_states(&branch.uid).await;
@@ -380,6 +384,7 @@ impl Workspace {
         log(self.postgres.maintain().await);
         self.note(|world| world.forget_operations(Workspace::now())).await;
         for uid in uids.iter().filter(|uid| self.listeners.branch_connections(uid) > 0) {
+            log(self.look_at_catalog(uid).await);
             if let Ok(size) = self.postgres.logical_size(uid).await {
                 self.note(|world| {
                     world.with_branch(uid, |branch| branch.logical_size_bytes = Some(size));

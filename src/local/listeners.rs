@@ -11,11 +11,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::fault::Fault;
-use super::sql::{self, Gate, Method, Proof, Refusal};
+use super::sql::{self, Gate, Method, Password, Proof, Refusal, Verifier};
 use super::tokens::Refused;
 use super::workspace::Workspace;
-use super::world::{Address, BranchRecord, EndpointRecord};
-use crate::error::{Doing, Result};
+use super::world::{Address, BranchRecord, Challenge, EndpointRecord};
+use crate::error::{Doing, Error, Result};
+use crate::secret::Secret;
 use crate::wire::names::EndpointName;
 use crate::wire::postgres::EndpointType;
 use crate::wire::roles::AuthMethod;
@@ -227,24 +228,7 @@ impl Workspace {
     ) -> Result<Door, Refusal> {
         let door = self.door(name)?;
         if let Proof::Token(token) = proof {
-            let now = self.token_time();
-            let holder = self.keys.check_credential(token.expose(), &door.endpoint_uid, now);
-            if let Err(refused) = holder
-                && refused != Refused::NotJwt
-            {
-                return Err(refusal("28P01", explain(refused)));
-            }
-            if let Ok(holder) = &holder
-                && holder != user
-                && !self.stands_for(name, &door.uid, user, holder).await
-            {
-                return Err(refusal("28P01", explain(Refused::Elsewhere)));
-            }
-            // Passwords of roles come here only where they are not taken.
-            if self.logs_in_with_password(name, &door.uid, user).await {
-                return Err(refusal("28P01", NO_PASSWORDS));
-            }
-            holder.map_err(|refused| refusal("28P01", explain(refused)))?;
+            self.check_token(name, &door, user, token).await?;
         }
         if door.disabled {
             return Err(refusal("57P03", "endpoint is disabled"));
@@ -266,16 +250,60 @@ impl Workspace {
         found.map_err(|_| refusal("08001", "endpoint does not exist"))
     }
 
-    /// Says whether `user` has a role with a password of its own.
-    async fn logs_in_with_password(&self, name: &EndpointName, uid: &str, user: &str) -> bool {
-        self.get_to_know(name, uid, user).await;
-        self.read(|world| world.login_method(uid, user)) == Some(AuthMethod::Password)
+    /// Refuses a token that is not good for a login as `user`. The compute is only started for one that was
+    /// issued to somebody for this endpoint.
+    async fn check_token(
+        &self,
+        name: &EndpointName,
+        door: &Door,
+        user: &str,
+        token: &Secret<String>,
+    ) -> Result<(), Refusal> {
+        let now = self.token_time();
+        let holder = match self.keys.check_credential(token.expose(), &door.endpoint_uid, now) {
+            Ok(holder) => holder,
+            // Passwords of roles come here only where they are not taken.
+            Err(Refused::NotJwt) if !door.passwords && self.wants_password(&door.uid, user) => {
+                return Err(refusal("28P01", NO_PASSWORDS));
+            }
+            Err(refused) => return Err(refusal("28P01", explain(refused))),
+        };
+        if self.read(|world| world.identity(&holder).is_none()) {
+            return Err(refusal("28P01", GONE));
+        }
+        self.get_to_know(name, &door.uid, user).await;
+        let stands_for = || self.read(|world| world.stands_for(&door.uid, user, &holder));
+        if holder != user && !stands_for() {
+            return Err(refusal("28P01", explain(Refused::Elsewhere)));
+        }
+        let method = self.read(|world| world.login_method(&door.uid, user));
+        match method {
+            Some(AuthMethod::Password) => Err(refusal("28P01", NO_PASSWORDS)),
+            _ => Ok(()),
+        }
     }
 
-    /// Says whether `user` is the role of a group that `holder` is a member of.
-    async fn stands_for(&self, name: &EndpointName, uid: &str, user: &str, holder: &str) -> bool {
-        self.get_to_know(name, uid, user).await;
-        self.read(|world| world.stands_for(uid, user, holder))
+    /// Says whether a login as `user` is asked for a password.
+    fn wants_password(&self, uid: &str, user: &str) -> bool {
+        let challenge = self.read(|world| world.challenge(uid, user, Workspace::now()));
+        matches!(challenge, Challenge::Password(_))
+    }
+
+    /// Refuses a password that was the role's when its compute went to sleep, and is no more.
+    async fn check_again(&self, door: &Door, user: &str, shown: &Password) -> Result<(), Refusal> {
+        let looked = self.look_at_catalog(&door.uid).await;
+        let known = looked.map_err(|error| unavailable(&door.uid, &error))?;
+        match self.read(|world| world.challenge(&door.uid, user, Workspace::now())) {
+            Challenge::Password(Some(text))
+                if known && Verifier::parse(text.expose()).as_ref() == Some(&shown.verifier) =>
+            {
+                Ok(())
+            }
+            _ => Err(refusal(
+                "28P01",
+                &format!("password authentication failed for user \"{user}\""),
+            )),
+        }
     }
 
     /// Asks the cluster about a role that nobody has told of: it may have been made with SQL.
@@ -302,18 +330,20 @@ struct Door {
 impl Gate for Workspace {
     async fn method(&self, endpoint: &EndpointName, user: &str) -> Result<Method, Refusal> {
         let door = self.door(endpoint)?;
-        if !door.passwords
-            || door.disabled
-            || !self.logs_in_with_password(endpoint, &door.uid, user).await
-        {
+        let known = self.read(|world| world.login_method(&door.uid, user));
+        if !door.passwords || door.disabled || known == Some(AuthMethod::Oauth) {
             return Ok(Method::Token);
         }
-        self.listeners.touch(&door.endpoint_uid);
-        let verifier = self.postgres.verifier(&door.uid, user).await.map_err(|error| {
-            tracing::warn!("{endpoint}: {error}");
-            refusal("57P03", "the compute could not be started")
-        })?;
-        Ok(Method::Password(verifier))
+        let looked = self.look_at_catalog(&door.uid).await;
+        let noted = !looked.map_err(|error| unavailable(&door.uid, &error))?;
+        Ok(match self.read(|world| world.challenge(&door.uid, user, Workspace::now())) {
+            Challenge::Token => Method::Token,
+            Challenge::Password(text) => {
+                let verifier = text.and_then(|text| Verifier::parse(text.expose()));
+                let mock = || Verifier::of_nothing(self.keys.mock_salt(&door.uid, user));
+                Method::Password(Password { verifier: verifier.unwrap_or_else(mock), noted })
+            }
+        })
     }
 
     async fn admit(
@@ -331,10 +361,12 @@ impl Gate for Workspace {
                 self.postgres.wake_standby(&door.uid, &door.endpoint_uid).await
             }
         };
-        let socket = woken.map_err(|error| {
-            tracing::warn!("{endpoint}: {error}");
-            refusal("57P03", "the compute could not be started")
-        })?;
+        let socket = woken.map_err(|error| unavailable(&door.uid, &error))?;
+        if let Proof::Password(shown) = &proof
+            && shown.noted
+        {
+            self.check_again(&door, user, shown).await?;
+        }
         self.note_states(&door.uid).await;
         Ok(socket)
     }
@@ -352,6 +384,14 @@ impl Gate for Workspace {
 ///
 /// Source: answers of the live service reported by its users, read 2026-08.
 const NO_PASSWORDS: &str = "native postgres login is disabled for this endpoint";
+
+/// What a login hears whose identity was deleted since its token was issued.
+const GONE: &str = "External authorization failed: the identity of the token is gone";
+
+fn unavailable(uid: &str, error: &Error) -> Refusal {
+    tracing::warn!("`{uid}`: {error}");
+    refusal("57P03", "the compute could not be started")
+}
 
 fn refusal(sqlstate: &'static str, message: &str) -> Refusal {
     Refusal { sqlstate, message: message.to_owned() }

@@ -1,6 +1,7 @@
 //! The embedded workspace: the platform's REST API in front of real Postgres and real app processes.
 
 mod apps;
+mod catalogs;
 pub(crate) mod control;
 mod disk;
 mod door;

@@ -262,6 +262,7 @@ impl Workspace {
     async fn end(self: &Arc<Self>) {
         tokio::join!(self.halt_all(), self.finish_jobs());
         self.listeners.close_all();
+        self.note_all_before_sleep().await;
         self.postgres.close().await;
         self.state.flush().await;
     }

@@ -67,17 +67,26 @@ pub(crate) struct Refusal {
 pub(crate) enum Method {
     /// A token, as its password in clear.
     Token,
-    /// That it knows the password of this verifier, in Postgres' own form; nothing when the role has none.
-    Password(Option<Secret<String>>),
+    /// That it knows the password of this verifier.
+    Password(Password),
+}
+
+/// A password that a role has.
+#[derive(Clone)]
+pub(crate) struct Password {
+    /// What it is checked with.
+    pub(crate) verifier: Verifier,
+    /// Whether the role had it when last seen, and may have another by now.
+    pub(crate) noted: bool,
 }
 
 /// What a login has shown.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Proof {
     /// This password, which is to be a token.
     Token(Secret<String>),
-    /// That it knows the role's own password.
-    Password,
+    /// That it knows this password.
+    Password(Password),
 }
 
 /// Decides about logins and counts sessions.
@@ -284,13 +293,9 @@ impl<G: Gate> Listener<G> {
                 .wait(packets::ask_password(client))
                 .await?
                 .map(|password| password.map(Proof::Token)),
-            Ok(Method::Password(verifier)) => {
-                let verifier = verifier.and_then(|text| Verifier::parse(text.expose()));
-                let verifier = verifier.unwrap_or_else(Verifier::of_nothing);
-                login
-                    .wait(packets::check_password(client, user, verifier))
-                    .await?
-                    .map(|right| right.then_some(Proof::Password))
+            Ok(Method::Password(password)) => {
+                let checked = packets::check_password(client, user, password.verifier.clone());
+                login.wait(checked).await?.map(|right| right.then_some(Proof::Password(password)))
             }
             Err(refusal) => return Ok(Err(refusal)),
         };

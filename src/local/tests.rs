@@ -20,6 +20,7 @@ use crate::error::{Kind, Result};
 mod doors;
 mod full;
 mod instances;
+mod logins;
 mod readers;
 mod roles;
 mod unwritable;

@@ -14,6 +14,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::disk::{private_folder, write_private};
 use super::ids;
@@ -37,6 +38,8 @@ pub(crate) struct Keys {
     kid: String,
     issuer: String,
     audience: String,
+    /// What mock salts are made of.
+    seed: Secret<[u8; 32]>,
 }
 
 /// Why a token is not accepted.
@@ -109,7 +112,17 @@ impl Keys {
             kid: ids::to_hex(&public[..8]),
             issuer,
             audience: workspace.to_string(),
+            seed: Secret::new(Sha256::digest([b"mock salts", &der[..]].concat()).into()),
         })
+    }
+
+    /// Returns the salt that a role without a password seems to have: the same each time, as a real one.
+    ///
+    /// Source: PostgreSQL 18 `src/backend/libpq/auth-scram.c`, `mock_scram_secret`.
+    pub(crate) fn mock_salt(&self, branch: &str, role: &str) -> [u8; 16] {
+        let digest = Sha256::new().chain_update(self.seed.expose()).chain_update(branch);
+        let digest = digest.chain_update([0]).chain_update(role).finalize();
+        *digest.first_chunk().expect("a digest has 32 bytes")
     }
 
     /// Mints a workspace access token for the identity `user`, good for `scope`: words with blanks between them.
@@ -359,6 +372,24 @@ mod tests {
 
         assert_eq!(result, Err(Refused::Foreign));
     }
+
+    #[test]
+    fn a_mock_salt_is_the_same_each_time_and_nobody_elses() {
+        let (folder, keys) = keys();
+        let again = Keys::open(folder.path(), 42, "http://127.0.0.1/oidc".to_owned()).unwrap();
+        let (_other_folder, other) = self::keys();
+        let salt = keys.mock_salt("br-1", "nobody");
+
+        assert_eq!(salt, again.mock_salt("br-1", "nobody"));
+        for different in [
+            keys.mock_salt("br-1", "nobody2"),
+            keys.mock_salt("br-2", "nobody"),
+            other.mock_salt("br-1", "nobody"),
+        ] {
+            assert_ne!(salt, different);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 

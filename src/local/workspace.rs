@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
@@ -55,8 +55,12 @@ pub(crate) struct Workspace {
     pub(crate) stop: watch::Sender<bool>,
     pub(super) jobs: Semaphore,
     /// One lock per branch whose roles and databases are being read or changed.
-    catalogs: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    catalogs: Mutex<HashMap<String, Weak<tokio::sync::Mutex<LastLook>>>>,
 }
+
+/// When the last look at the roles and databases of a branch began whose outcome is noted, for those who
+/// waited meanwhile.
+pub(super) type LastLook = Option<Instant>;
 
 /// What a [`Workspace`] is made of.
 pub(crate) struct Parts {
@@ -170,7 +174,7 @@ impl Workspace {
     }
 
     /// Waits for the turn to read or change the roles and databases of a branch, and to note what came of it.
-    pub(crate) async fn catalog_turn(&self, uid: &str) -> OwnedMutexGuard<()> {
+    pub(crate) async fn catalog_turn(&self, uid: &str) -> OwnedMutexGuard<LastLook> {
         let turn = {
             let mut turns = self.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);

@@ -38,6 +38,7 @@ pub(crate) use operations::OperationRecord;
 pub(crate) use page::PageRequest;
 pub(crate) use permissions::{AccessControl, AccessList, levels_of};
 pub(crate) use projects::{ProjectBody, ProjectRecord};
+pub(crate) use roles::Challenge;
 
 use super::fault::{Answer, Fault};
 use super::store::{Change, Shelf};

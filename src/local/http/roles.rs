@@ -128,7 +128,14 @@ async fn reset_password(State(workspace): Shared, Path(path): Path<Below>) -> Re
     let (uid, role) = workspace.read(|world| world.password_role(&name, &id))?;
     let password = ids::hex(20);
     let verifier = Verifier::of(&password).to_secret();
+    let _turn = workspace.catalog_turn(&uid).await;
     workspace.postgres.set_password(&uid, &role, &verifier).await?;
+    workspace
+        .change(|world| {
+            world.note_password(&uid, &role, &verifier);
+            Ok(())
+        })
+        .await?;
     Ok(Json(json!({ "password": password })))
 }
 

@@ -1,5 +1,6 @@
 //! The roles and databases of a cluster: what is there, and changes to it.
 
+use jiff::Timestamp;
 use tokio_postgres::Client;
 
 use super::roles::{check_name, identity_of, mark};
@@ -33,6 +34,10 @@ pub(crate) struct FoundRole {
     pub(crate) attributes: Attributes,
     /// What it is said to stand for.
     pub(crate) identity: IdentityType,
+    /// What its password is checked with, when it has one.
+    pub(crate) verifier: Option<Secret<String>>,
+    /// When its password stops being good.
+    pub(crate) valid_until: Option<Timestamp>,
 }
 
 /// A database of a cluster.
@@ -102,8 +107,9 @@ pub(crate) enum CatalogChange {
 const ROLES: &str = "SELECT rolname, rolcanlogin, rolbypassrls, rolcreatedb, rolcreaterole, \
      EXISTS (SELECT 1 FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
              WHERE m.member = r.oid AND g.rolname = $1), \
-     shobj_description(r.oid, 'pg_authid') \
-     FROM pg_roles r WHERE rolname NOT LIKE 'pg\\_%' AND rolname <> ALL ($2) ORDER BY rolname";
+     shobj_description(r.oid, 'pg_authid'), rolpassword, \
+     CASE WHEN rolvaliduntil < 'infinity' THEN greatest(extract(epoch FROM rolvaliduntil), 0)::bigint END \
+     FROM pg_authid r WHERE rolname NOT LIKE 'pg\\_%' AND rolname <> ALL ($2) ORDER BY rolname";
 const DATABASES: &str = "SELECT datname, pg_get_userbyid(datdba)::text FROM pg_database \
      WHERE NOT datistemplate AND datname <> $1 ORDER BY datname";
 
@@ -126,6 +132,11 @@ pub(super) async fn read(address: &Address) -> Result<Catalog> {
                 },
                 administrator: row.get(5),
                 identity: identity_of(row.get(6)),
+                verifier: row.get::<_, Option<String>>(7).map(Secret::new),
+                // Later than any calendar is never.
+                valid_until: row
+                    .get::<_, Option<i64>>(8)
+                    .and_then(|second| Timestamp::from_second(second).ok()),
             })
             .collect(),
         databases: databases
@@ -204,15 +215,6 @@ pub(super) async fn set_password(
     let client = address.connect(OWN_DATABASE).await?;
     // A verifier holds neither quotes nor backslashes.
     run(&client, &format!("ALTER ROLE {} PASSWORD '{}'", quoted(role), verifier.expose())).await
-}
-
-/// Returns what a password of `role` is checked with; nothing when it has none or it is no longer valid.
-pub(super) async fn verifier(address: &Address, role: &str) -> Result<Option<Secret<String>>> {
-    let client = address.connect(OWN_DATABASE).await?;
-    let query = "SELECT rolpassword FROM pg_authid WHERE rolname = $1 \
-                 AND rolpassword IS NOT NULL AND coalesce(rolvaliduntil > now(), true)";
-    let row = client.query_opt(query, &[&role]).await.map_err(refused)?;
-    Ok(row.map(|row| Secret::new(row.get(0))))
 }
 
 async fn drop_role(

@@ -283,6 +283,16 @@ impl Postgres {
         self.visit(cluster, async |address| catalog::read(&address).await).await
     }
 
+    /// Returns the same if the compute of `cluster` runs at this moment, whatever for; starts nothing.
+    pub(crate) async fn catalog_if_awake(&self, cluster: &str) -> Result<Option<Catalog>> {
+        let Ok(found) = self.0.cluster(cluster) else { return Ok(None) };
+        let _pin = found.pins.read().await;
+        match found.address() {
+            Some(address) => catalog::read(&address).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Changes the roles or databases of `cluster`; fails with `Usage` when Postgres refuses.
     pub(crate) async fn change_catalog(&self, cluster: &str, change: &CatalogChange) -> Result<()> {
         self.visit(cluster, async |address| catalog::apply(&address, change).await).await
@@ -297,15 +307,6 @@ impl Postgres {
     ) -> Result<()> {
         self.visit(cluster, async |address| catalog::set_password(&address, role, verifier).await)
             .await
-    }
-
-    /// Returns what a password of `role` is checked with; nothing when it has no valid one.
-    pub(crate) async fn verifier(
-        &self,
-        cluster: &str,
-        role: &str,
-    ) -> Result<Option<Secret<String>>> {
-        self.visit(cluster, async |address| catalog::verifier(&address, role).await).await
     }
 
     /// Runs `visit` on the compute of `cluster`, which is started for it and stopped again unless it ran.

@@ -10,6 +10,7 @@ use super::mask::{Fields, Mask};
 use super::{BranchRecord, PageRequest, Started, World};
 use crate::local::fault::{Answer, Fault};
 use crate::local::postgres::{CatalogChange, FoundRole, check_role_name};
+use crate::secret::Secret;
 use crate::wire::names::BranchName;
 use crate::wire::postgres::Body;
 use crate::wire::roles::{
@@ -46,12 +47,27 @@ pub(crate) struct RoleRecord {
     pub(crate) administrator: bool,
     /// What it may do, when last seen.
     pub(crate) attributes: Attributes,
+    /// What its password is checked with, when last seen.
+    #[serde(default)]
+    pub(crate) verifier: Option<Secret<String>>,
+    /// When its password stops being good, when last seen.
+    #[serde(default)]
+    pub(crate) valid_until: Option<Timestamp>,
     /// When it was created, or first seen.
     pub(crate) create_time: Timestamp,
     /// When it last changed.
     pub(crate) update_time: Timestamp,
     /// The operation that creates it, while that runs.
     pub(crate) operation: Option<String>,
+}
+
+/// What a login is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// A token.
+    Token,
+    /// A password, and what that is checked with; nothing when none is good.
+    Password(Option<Secret<String>>),
 }
 
 impl World {
@@ -83,6 +99,40 @@ impl World {
             })
         });
         found.is_some() && self.identity(member).is_some_and(|member| member.belongs_to(role))
+    }
+
+    /// Returns what a login as `role` is asked for, as far as the roles of the branch are known.
+    ///
+    /// A name that nobody has is asked for what a role of such a name would be: the question does not tell
+    /// who has a role.
+    pub(crate) fn challenge(&self, uid: &str, role: &str, now: Timestamp) -> Challenge {
+        let roles = self.branches.get(uid).map_or(&[][..], |branch| &branch.roles);
+        match roles.iter().find(|record| record.role == role) {
+            Some(known) if known.takes_tokens() => Challenge::Token,
+            Some(known) => {
+                let good = known.valid_until.is_none_or(|until| now < until);
+                Challenge::Password(known.verifier.clone().filter(|_| good))
+            }
+            None if self.is_identity_name(role) => Challenge::Token,
+            None => Challenge::Password(None),
+        }
+    }
+
+    /// Says whether `name` is that of an identity or a group here, or one that could be.
+    fn is_identity_name(&self, name: &str) -> bool {
+        name.contains('@')
+            || is_uuid(name)
+            || matches!(name, "users" | "admins")
+            || self.identity(name).is_some()
+    }
+
+    /// Notes the new password of a role.
+    pub(crate) fn note_password(&mut self, uid: &str, role: &str, verifier: &Secret<String>) {
+        self.with_branch(uid, |branch| {
+            if let Some(known) = branch.roles.iter_mut().find(|record| record.role == role) {
+                known.verifier = Some(verifier.clone());
+            }
+        });
     }
 
     /// Returns how `role` logs in to a branch, as far as it is known.
@@ -287,6 +337,8 @@ impl RoleRecord {
             method,
             administrator: false,
             attributes: Attributes::default(),
+            verifier: None,
+            valid_until: None,
             create_time: now,
             update_time: now,
             operation: None,
@@ -305,11 +357,21 @@ impl RoleRecord {
         RoleRecord { administrator: true, attributes, ..record }
     }
 
+    /// Says whether it logs in with tokens, or would if it might log in.
+    fn takes_tokens(&self) -> bool {
+        match self.method {
+            AuthMethod::NoLogin => self.identity != IdentityType::Plain,
+            method => method == AuthMethod::Oauth,
+        }
+    }
+
     /// Returns the record with what was found in the cluster.
     pub(super) fn seen(&self, found: &FoundRole) -> Self {
         let mut role = self.clone();
         role.administrator = found.administrator;
         role.attributes = found.attributes;
+        role.verifier.clone_from(&found.verifier);
+        role.valid_until = found.valid_until;
         if role.identity == IdentityType::Plain && found.identity != IdentityType::Plain {
             role.identity = found.identity;
             role.method = AuthMethod::Oauth;
@@ -319,6 +381,15 @@ impl RoleRecord {
         }
         role
     }
+}
+
+/// Says whether `name` is a UUID, as those of service principals are.
+fn is_uuid(name: &str) -> bool {
+    name.len() == 36
+        && name.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
 }
 
 /// Returns a free id for the role `role`.
