@@ -20,6 +20,7 @@ const VAULT: &str = "projects/vault/branches/production";
 const CONTROL: &str = "projects/control/branches/production";
 const DEVELOPER: &str = "developer@lakeforge.test";
 const SUPERUSER: &str = "lakeforge";
+const DATABASE: &str = "databricks_postgres";
 /// A right is missing; a password would have to be asked for.
 const REFUSALS: [&str; 2] = ["42501", "2F003"];
 
@@ -137,6 +138,20 @@ GRANT pg_use_reserved_connections TO CURRENT_USER
 CREATE ROLE other IN ROLE pg_create_subscription
 ";
 
+/// The same for a setting that came with PostgreSQL 18.
+const SINCE_18: &str = "
+SET extension_control_path = '/tmp'
+";
+
+/// What would wait for the workspace's own sessions in the databases they use, and for databases to come.
+const TRAPS: &str = "
+CREATE TABLE public.trap ()
+CREATE SCHEMA trap
+CREATE FUNCTION public.quote_ident(text) RETURNS text LANGUAGE sql AS 'SELECT 1::text'
+CREATE EXTENSION hstore
+ALTER SCHEMA public OWNER TO CURRENT_USER
+";
+
 /// What a superuser let in reaches no other cluster either.
 const THROUGH_EXTENSIONS: &str = "
 SELECT * FROM public.dblink('host={folder} port={port} user=lakeforge dbname=postgres', 'SELECT 1') AS t(n int)
@@ -196,11 +211,16 @@ fn sql_stays_inside_its_cluster_on_every_major_at_hand() {
         };
         let attempts = filled(&match major {
             ..16 => ATTEMPTS.to_owned(),
-            16.. => format!("{ATTEMPTS}{SINCE_16}"),
+            16 | 17 => format!("{ATTEMPTS}{SINCE_16}"),
+            18.. => format!("{ATTEMPTS}{SINCE_16}{SINCE_18}"),
         });
         let roles = roles(&forge, &admin);
         let mut done = try_each(&roles, &lines(&attempts));
         done.extend(roles.iter().flat_map(try_to_extend));
+        for database in ["postgres", "template1"] {
+            let there: Vec<Login> = roles.iter().map(|role| role.in_database(database)).collect();
+            done.extend(try_each(&there, &lines(TRAPS)));
+        }
         // They come with every major, but not with every package of one.
         let vault = superuser(&admin, VAULT);
         let through = filled(THROUGH_EXTENSIONS);
@@ -211,7 +231,8 @@ fn sql_stays_inside_its_cluster_on_every_major_at_hand() {
             control.psql(EXTENSIONS);
         }
         done.extend(try_each(&roles, &through));
-        done.extend(not_for_want_of_a_right(&control, &[through, lines(&attempts)].concat()));
+        let all = [through, lines(TRAPS), lines(&attempts)].concat();
+        done.extend(not_for_want_of_a_right(&control, &all));
         assert!(done.is_empty(), "PostgreSQL {major}:\n{}", done.join("\n"));
     }
 }
@@ -267,6 +288,7 @@ fn roles(forge: &Forge, admin: &Admin) -> Vec<Login> {
         port: port.clone(),
         user: user.to_owned(),
         password: password.to_owned(),
+        database: DATABASE,
     };
     let wanted = [
         (DEVELOPER, json!({ "identity_type": "USER", "membership_roles": administrator })),
@@ -300,14 +322,21 @@ fn roles(forge: &Forge, admin: &Admin) -> Vec<Login> {
 }
 
 /// Who logs in where.
+#[derive(Clone)]
 struct Login {
     host: String,
     port: String,
     user: String,
     password: String,
+    database: &'static str,
 }
 
 impl Login {
+    /// Returns the same login to another database.
+    fn in_database(&self, database: &'static str) -> Self {
+        Login { database, ..self.clone() }
+    }
+
     /// Runs a script and returns what it prints; statements that fail do not end it.
     fn psql(&self, script: &str) -> String {
         let mut child = Command::new("psql")
@@ -315,7 +344,7 @@ impl Login {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .envs([("PGHOST", &self.host), ("PGPORT", &self.port), ("PGUSER", &self.user)])
-            .envs([("PGPASSWORD", &*self.password), ("PGDATABASE", "databricks_postgres")])
+            .envs([("PGPASSWORD", &*self.password), ("PGDATABASE", self.database)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -361,7 +390,7 @@ impl Login {
 fn superuser(admin: &Admin, branch: &str) -> Login {
     let (host, port) = address(admin, branch);
     let password = credential_for(admin, branch, admin.token());
-    let owner = Login { host, port, user: admin.client_id.clone(), password };
+    let owner = Login { host, port, user: admin.client_id.clone(), password, database: DATABASE };
     let place = owner.psql("SHOW unix_socket_directories; SHOW port;");
     let (host, port) = place.trim().split_once('\n').unwrap();
     Login {
@@ -369,6 +398,7 @@ fn superuser(admin: &Admin, branch: &str) -> Login {
         port: port.to_owned(),
         user: SUPERUSER.to_owned(),
         password: String::new(),
+        database: DATABASE,
     }
 }
 
