@@ -1,5 +1,6 @@
 //! Sending calls: token, retries, log, errors.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,20 @@ use super::delays::Delays;
 use super::error::{Error, Result};
 use super::request::{Body, Request};
 use super::retry::{self, Judge};
-use crate::auth::{Host, Login};
+use crate::auth::{self, BodyError, Host, Login};
 use crate::secret::Secret;
 use crate::wire::failure::Failure;
 use crate::wire::identity::Me;
 
 /// Largest part of an answer that is not JSON which is kept as the reason of a failure.
 const EXCERPT: usize = 300;
+/// Longest answer that is read. The longest real ones are files, of which the apps of a workspace
+/// have 10 MB at most.
+const LONGEST_ANSWER: usize = 64 << 20;
+/// Most pages of one list; with a hundred entries each, more than a workspace can hold.
+const MOST_PAGES: usize = 1000;
+/// Most bytes of one list over all its pages.
+const LONGEST_LIST: usize = 256 << 20;
 
 /// A workspace to talk to; cheap to clone, all clones share connections and token.
 #[derive(Debug, Clone)]
@@ -143,9 +151,12 @@ impl Client {
             request_id = id,
             "call"
         );
-        let body = response.bytes().await.map_err(|error| self.lost(request, &error, ms))?;
+        let body = auth::body(response, LONGEST_ANSWER).await.map_err(|error| match error {
+            BodyError::Lost(error) => self.lost(request, &error, ms),
+            BodyError::TooLong(most) => too_long(request, most),
+        })?;
         if status.is_success() {
-            return Ok(body.into());
+            return Ok(body);
         }
         let failure = read_failure(status, &body);
         Err(Error::Refused {
@@ -192,26 +203,26 @@ impl Client {
         request: Request,
         take: impl Fn(P) -> (Vec<T>, Option<String>),
     ) -> Result<Vec<T>> {
-        let mut all = Vec::new();
+        let not_understood = |reason: &str| Error::NotUnderstood {
+            call: request.title(),
+            reason: reason.to_owned(),
+        };
+        let (mut all, mut seen, mut read) = (Vec::new(), BTreeSet::new(), 0);
         let mut page = request.clone();
-        let mut last = None;
         loop {
-            let (entries, next) = take(self.json(page).await?);
+            let bytes = self.bytes(page).await?;
+            read += bytes.len();
+            let (entries, next) = take(self.read(&request.title(), &bytes)?);
             all.extend(entries);
-            match next.filter(|token| !token.is_empty()) {
-                None => return Ok(all),
-                // A server that hands out the same page for ever must not keep us for ever.
-                next if next == last => {
-                    return Err(Error::NotUnderstood {
-                        call: request.title(),
-                        reason: "the next page is the same page".to_owned(),
-                    });
-                }
-                Some(token) => {
-                    page = request.clone().query("page_token", token.clone());
-                    last = Some(token);
-                }
+            let Some(token) = next.filter(|token| !token.is_empty()) else { return Ok(all) };
+            // A server that hands out pages for ever must not keep us for ever.
+            if seen.len() + 1 >= MOST_PAGES || read > LONGEST_LIST {
+                return Err(not_understood("the list does not end"));
             }
+            if !seen.insert(token.clone()) {
+                return Err(not_understood("the next page is a page that was read already"));
+            }
+            page = request.clone().query("page_token", token);
         }
     }
 
@@ -228,6 +239,11 @@ impl Client {
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
         self.json(Request::api(Method::GET, path)).await
     }
+}
+
+fn too_long(request: &Request, most: usize) -> Error {
+    let reason = format!("it is longer than {} MB", most >> 20);
+    Error::NotUnderstood { call: request.title(), reason }
 }
 
 fn request_id(response: &Response) -> Option<String> {

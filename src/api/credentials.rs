@@ -21,6 +21,9 @@ impl Client {
         ttl: Option<Ttl>,
     ) -> Result<Credential> {
         let body = CredentialRequest { endpoint: endpoint.to_string(), ttl, expire_time: None };
-        self.json(Request::api(Method::POST, &["postgres", "credentials"]).json(&body)).await
+        let request = Request::api(Method::POST, &["postgres", "credentials"]).json(&body);
+        let credential: Credential = self.json(request).await?;
+        self.login().mask().hide(&credential.token);
+        Ok(credential)
     }
 }

@@ -172,6 +172,100 @@ async fn all_pages_are_read_and_a_circle_of_pages_ends() {
     assert!(api.list_branches(&ProjectName::new("shop")).await.is_err());
 }
 
+/// Answers with page after page, each naming another one.
+async fn endless(turn: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut count = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            count += 1;
+            let body = format!(r#"{{"branches":[],"next_page_token":"{}"}}"#, count % turn);
+            answer(stream, Reply::Says(200, "", Box::leak(body.into_boxed_str()))).await;
+        }
+    });
+    host
+}
+
+#[tokio::test]
+async fn a_list_without_end_and_a_longer_circle_are_given_up() {
+    for (turn, reason) in [(u64::MAX, "does not end"), (3, "read already")] {
+        let script = Script { host: endless(turn).await, seen: Arc::default() };
+        let listed = script.client(BUDGET).list_branches(&ProjectName::new("shop")).await;
+        let error = crate::error::Error::from(listed.unwrap_err());
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+/// Answers with `head` and then with zeros until the other side has enough; says how many it took.
+async fn flood(head: &'static str) -> (String, tokio::task::JoinHandle<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (zeros, mut sent) = (vec![b'0'; 1 << 20], 0);
+        while stream.write_all(&zeros).await.is_ok() {
+            sent += zeros.len();
+        }
+        sent
+    });
+    (host, task)
+}
+
+#[tokio::test]
+async fn an_answer_of_gigabytes_is_given_up_after_64_mb() {
+    let head = "HTTP/1.1 200 X\r\ncontent-length: 3221225472\r\n\r\n";
+    let (host, task) = flood(head).await;
+    let script = Script { host, seen: Arc::default() };
+
+    let error = script.client(BUDGET).get_branch(&dev()).await.unwrap_err();
+
+    let error = crate::error::Error::from(error);
+    assert!(error.to_string().contains("longer than 64 MB"), "{error}");
+    let sent = task.await.unwrap();
+    assert!(sent < 128 << 20, "{sent} bytes were taken");
+}
+
+/// Logs in as a service principal at `host`, and says why that fails.
+async fn log_in(host: &str) -> crate::error::Error {
+    let origin = || Origin::Variable("DATABRICKS_X");
+    let settings = Settings {
+        host: Some(Setting::new(host.to_owned(), origin())),
+        client_id: Some(Setting::new("id".to_owned(), origin())),
+        client_secret: Some(Setting::new("client-secret".to_owned().into(), origin())),
+        ..Settings::default()
+    };
+    Login::resolve(settings).unwrap().token().await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_client_secret_goes_to_no_other_host_and_follows_no_redirect() {
+    const ELSEWHERE: &str = r#"{"oidc_endpoint":"{account_id}","authorization_endpoint":"","token_endpoint":"https://evil.test/oidc/v1/token"}"#;
+    let script = Script::start(&[Reply::Says(200, "", ELSEWHERE)]).await;
+    let error = log_in(&script.host).await;
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(error.to_string().contains("evil.test"), "{error}");
+    assert!(script.seen().iter().all(|line| line.starts_with("GET /")), "{:?}", script.seen());
+
+    let other = Script::start(&[Reply::Says(200, "", "{}")]).await;
+    let location: &'static str = format!("location: {}/\r\n", other.host).leak();
+    let script = Script::start(Box::leak(Box::new([Reply::Says(307, location, "")]))).await;
+    // The place is named by the workspace itself; what it answers there is not followed.
+    let answer = format!(
+        r#"{{"oidc_endpoint":"{{account_id}}","authorization_endpoint":"","token_endpoint":"{}/token"}}"#,
+        script.host
+    );
+    let discovery = Box::leak(answer.into_boxed_str());
+    let first = Script::start(Box::leak(Box::new([Reply::Says(200, "", discovery)]))).await;
+    let error = log_in(&first.host).await;
+    assert_eq!(error.kind(), Kind::Auth, "{error}");
+    assert_eq!(script.seen(), ["POST /token HTTP/1.1"]);
+    assert!(other.seen().is_empty(), "{:?}", other.seen());
+}
+
 #[tokio::test]
 async fn a_strange_answer_names_the_field() {
     const STRANGE: &str =

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::host::Host;
+use super::host::{Host, check_private};
 use super::http;
 use super::profile::{Profile, ProfileFile};
 use super::settings::{GithubOidc, Origin, Setting, Settings};
@@ -21,6 +21,10 @@ pub(super) struct Choice {
     pub(super) host: Host,
     /// The profile that was read.
     pub(super) profile: Option<String>,
+    /// The file it was read from.
+    pub(super) profile_file: Option<PathBuf>,
+    /// Certificate authority of the embedded workspace, when this is one.
+    pub(super) certificate: Option<PathBuf>,
     /// The way to log in.
     pub(super) strategy: Strategy,
 }
@@ -70,6 +74,16 @@ pub(super) enum Strategy {
 }
 
 impl Strategy {
+    /// Returns the secret it starts with, if any.
+    pub(super) fn secret(&self) -> Option<&Secret<String>> {
+        match self {
+            Strategy::Token { token, .. } | Strategy::Environment { token, .. } => Some(token),
+            Strategy::ServicePrincipal { secret, .. } => Some(secret),
+            Strategy::Github { github, .. } => Some(&github.token),
+            Strategy::DatabricksCli { .. } => None,
+        }
+    }
+
     /// Returns the name the SDKs give this way.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -92,18 +106,42 @@ pub(super) fn choose(mut settings: Settings) -> Result<Choice> {
         settings.forget_environment();
     }
     let found = find_profile(&settings)?;
-    let name = found.as_ref().map(|found| found.name.clone());
+    let (name, profile_file) = match &found {
+        Some(found) => (Some(found.name.clone()), Some(found.file.clone())),
+        None => (None, None),
+    };
     if let Some(found) = found {
         settings.fill(found)?;
     }
-    let Some(host) = &settings.host else {
+    let Some(host) = settings.host.clone() else {
         return Err(Error::new(Kind::Auth, "no workspace to talk to")
             .why("no host is set, and there is no default profile")
             .hint("lakeforge local start, then `-p local`; or databricks auth login --host <workspace>"));
     };
-    let host = parse_host(host)?;
+    let (host, host_origin) = (parse_host(&host)?, host.origin);
+    check_private(host.url()).map_err(|why| {
+        Error::new(Kind::Refused, why)
+            .code("NOT_ENCRYPTED")
+            .why(format!("it is set by {}", host_origin))
+            .hint("write `https://`")
+    })?;
+    let files = profile_file.iter().chain(&settings.local_config_file);
+    let certificate = files.filter_map(|file| certificate(file, &host)).next();
     let strategy = strategy(settings, name.as_deref())?;
-    Ok(Choice { host, profile: name, strategy })
+    Ok(Choice { host, profile: name, profile_file, certificate, strategy })
+}
+
+/// Where the embedded workspace keeps the certificate of its authority, beside its profile file.
+const CERTIFICATE: &str = "tls/ca.pem";
+
+/// Returns the certificate authority of the embedded workspace whose profile file is `file`, when it
+/// is the workspace at `host`.
+fn certificate(file: &Path, host: &Host) -> Option<PathBuf> {
+    let profiles = ProfileFile::read(file).ok()?;
+    let its_host = Host::parse(profiles.get(LOCAL_PROFILE)?.get("host")?).ok()?;
+    let certificate = file.parent()?.join(CERTIFICATE);
+    let is_it = host.is_loopback() && its_host.url() == host.url();
+    (is_it && certificate.is_file()).then_some(certificate)
 }
 
 /// A profile and the file it was found in.
@@ -380,6 +418,48 @@ mod tests {
 
         assert_eq!(choice.host.to_string(), "https://env.test");
         assert_eq!(choice.profile, None);
+    }
+
+    #[test]
+    fn nothing_secret_goes_over_an_open_line() {
+        for (host, expected) in [
+            ("http://env.test", Some(Kind::Refused)),
+            ("http://10.0.0.1:8765", Some(Kind::Refused)),
+            ("http://localhost.evil.test", Some(Kind::Refused)),
+            ("http://127.0.0.1:8765", None),
+            ("https://env.test", None),
+        ] {
+            let settings = Settings {
+                host: variable(host.to_owned()),
+                token: variable(Secret::new("dapi9".to_owned())),
+                ..Settings::default()
+            };
+            let refused = choose(settings).err();
+            assert_eq!(refused.as_ref().map(Error::kind), expected, "{host} {refused:?}");
+        }
+    }
+
+    #[test]
+    fn the_authority_is_that_of_the_workspace_at_this_address() {
+        let files = Files::new(FILE, Some(LOCAL));
+        let folder = files.0.path();
+        assert_eq!(choose(files.with_profile("local")).unwrap().certificate, None);
+        std::fs::create_dir(folder.join("tls")).unwrap();
+        std::fs::write(folder.join("tls/ca.pem"), "x").unwrap();
+
+        assert_eq!(
+            choose(files.with_profile("local")).unwrap().certificate,
+            Some(folder.join("tls/ca.pem"))
+        );
+        for (host, expected) in [("http://127.0.0.1:8765", true), ("http://127.0.0.1:8766", false)]
+        {
+            let settings = Settings {
+                host: variable(host.to_owned()),
+                token: variable(Secret::new("dapi9".to_owned())),
+                ..files.settings()
+            };
+            assert_eq!(choose(settings).unwrap().certificate.is_some(), expected, "{host}");
+        }
     }
 
     #[test]

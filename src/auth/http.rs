@@ -4,9 +4,9 @@ use std::sync::Once;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::{Certificate, Client, RequestBuilder, Response, Url, redirect};
+use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 
-use super::host::Host;
+use super::host::{Host, without_secrets};
 use crate::error::{Error, Kind, Result};
 
 /// How long one request may take, from connecting to the last byte.
@@ -51,7 +51,7 @@ impl Http {
             match response.status().as_u16() {
                 429 | 502 | 503 | 504 => Err(Error::new(
                     Kind::Unavailable,
-                    format!("`{}` is busy", without_query(response.url())),
+                    format!("`{}` is busy", without_secrets(response.url())),
                 )
                 .why(response.status().to_string())),
                 _ => Ok(response),
@@ -69,7 +69,7 @@ impl Http {
         if self.embedded && error.is_connect() {
             return not_running();
         }
-        let url = error.url().map(without_query).unwrap_or_default();
+        let url = error.url().map(without_secrets).unwrap_or_default();
         let reason = if error.is_timeout() {
             format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())
         } else {
@@ -77,6 +77,27 @@ impl Http {
         };
         Error::new(Kind::Unavailable, format!("no answer from `{url}`")).why(reason)
     }
+}
+
+/// Why the body of an answer could not be had.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// It ended too soon.
+    Lost(reqwest::Error),
+    /// It is longer than this many bytes.
+    TooLong(usize),
+}
+
+/// Reads the body of `response`, at most `most` bytes of it after decompression.
+pub(crate) async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(BodyError::Lost)? {
+        if body.len() + chunk.len() > most {
+            return Err(BodyError::TooLong(most));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// Says that the embedded workspace does not run.
@@ -94,13 +115,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-/// Returns `url` without its query, which can hold more than is good to show.
-pub(super) fn without_query(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.to_string()
 }
 
 /// Redirects are never followed: the API does not use them, and a token must not travel.

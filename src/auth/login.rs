@@ -1,5 +1,7 @@
 //! How the caller logs in: chosen once from the settings, then asked for tokens.
 
+use std::path::{Path, PathBuf};
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
@@ -9,7 +11,7 @@ use super::http::Http;
 use super::settings::Settings;
 use super::{cli, oauth, oidc};
 use crate::error::{Error, Kind, Result};
-use crate::secret::Secret;
+use crate::secret::{Mask, Secret};
 
 /// A token this close to its end counts as ended.
 ///
@@ -36,7 +38,10 @@ impl Fresh {
 pub(crate) struct Login {
     host: Host,
     profile: Option<String>,
+    profile_file: Option<PathBuf>,
+    certificate: Option<PathBuf>,
     embedded: bool,
+    mask: Mask,
     strategy: Strategy,
     http: Http,
     held: Mutex<Option<Fresh>>,
@@ -48,11 +53,14 @@ impl Login {
     /// Fails with `Usage` when the settings contradict each other, with `Auth` when they do not
     /// suffice, and with `Unavailable` when the embedded workspace was never started.
     pub(crate) fn resolve(settings: Settings) -> Result<Self> {
-        let Choice { host, profile, strategy } = choose(settings)?;
+        let mask = settings.mask.clone();
+        let Choice { host, profile, profile_file, certificate, strategy } = choose(settings)?;
+        strategy.secret().into_iter().for_each(|secret| mask.hide(secret));
         let embedded = profile.as_deref() == Some(LOCAL_PROFILE) && host.is_loopback();
         let http = Http::new(&host, embedded)?;
         tracing::debug!(%host, profile, auth_type = strategy.name(), "workspace chosen");
-        Ok(Login { host, profile, embedded, strategy, http, held: Mutex::default() })
+        let held = Mutex::default();
+        Ok(Login { host, profile, profile_file, certificate, embedded, mask, strategy, http, held })
     }
 
     /// Returns the address of the workspace.
@@ -63,6 +71,21 @@ impl Login {
     /// Returns the profile that was read, if any.
     pub(crate) fn profile(&self) -> Option<&str> {
         self.profile.as_deref()
+    }
+
+    /// Returns the file that profile was read from.
+    pub(crate) fn profile_file(&self) -> Option<&Path> {
+        self.profile_file.as_deref()
+    }
+
+    /// Returns the certificate authority of the embedded workspace, when this is one.
+    pub(crate) fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
+    }
+
+    /// Returns what hides the secrets of this login, and all that are handed out to it.
+    pub(crate) fn mask(&self) -> &Mask {
+        &self.mask
     }
 
     /// Returns whether this is the embedded workspace of the profile `local`.
@@ -85,6 +108,7 @@ impl Login {
             return Ok(fresh.token.clone());
         }
         let fresh = self.fetch().await.map_err(|error| self.with_hint(error))?;
+        self.mask.hide(&fresh.token);
         Ok(held.insert(fresh).token.clone())
     }
 
@@ -148,6 +172,7 @@ impl Login {
                 let endpoint = oauth::token_endpoint(http, host).await?;
                 let audience = audience.as_deref().unwrap_or(endpoint.as_str());
                 let identity = oidc::github(http, github, audience).await?;
+                self.mask.hide(&identity);
                 oauth::exchange(http, endpoint, &identity, client_id.as_deref()).await
             }
             Strategy::Environment { token, client_id } => {

@@ -11,6 +11,6 @@ mod profile;
 mod settings;
 
 pub(crate) use host::{Host, is_loopback};
-pub(crate) use http::install_provider;
+pub(crate) use http::{BodyError, body, install_provider};
 pub(crate) use login::Login;
 pub(crate) use settings::{GithubOidc, Origin, Setting, Settings};

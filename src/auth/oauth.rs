@@ -1,17 +1,20 @@
 //! OAuth as the workspace speaks it: discovery, client credentials, token exchange.
 
 use jiff::Timestamp;
-use reqwest::{RequestBuilder, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::host::Host;
-use super::http::Http;
+use super::http::{self, Http};
 use super::login::Fresh;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::time::Ttl;
 use crate::wire::identity::{AuthorizationServer, Discovery, Token};
+
+/// Longest answer that is read; a token takes a few kilobytes.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 /// Asks for a token as a service principal.
 ///
@@ -66,17 +69,24 @@ pub(super) async fn token_endpoint(http: &Http, host: &Host) -> Result<Url> {
         Some(base) => get(http, well_known(&base)).await.or(server)?,
         None => server?,
     };
-    server.token_endpoint.parse().map_err(|_| {
+    let endpoint: Url = server.token_endpoint.parse().map_err(|_| {
         Error::new(Kind::Auth, format!("`{host}` does not say where it hands out tokens"))
             .why(format!("`{}` is not an address", server.token_endpoint))
-    })
+    })?;
+    host.check_token_endpoint(&endpoint).map_err(|why| {
+        Error::new(Kind::Refused, format!("`{host}` sends logins elsewhere"))
+            .code("LOGIN_ELSEWHERE")
+            .why(why)
+            .hint("check the address of the workspace")
+    })?;
+    Ok(endpoint)
 }
 
 /// Returns the JSON at `url`; an unanswered or unreadable reply is no authentication.
 pub(super) async fn get<T: DeserializeOwned>(http: &Http, url: String) -> Result<T> {
     let response = http.send(|| http.client().get(&url)).await?;
     let status = response.status();
-    let text = response.text().await.unwrap_or_default();
+    let text = text(response).await;
     if !status.is_success() {
         return Err(Error::new(Kind::Auth, format!("`{url}` answered {status}"))
             .why("this does not look like a workspace"));
@@ -87,11 +97,17 @@ pub(super) async fn get<T: DeserializeOwned>(http: &Http, url: String) -> Result
     })
 }
 
+/// Returns the body of `response`, or nothing when it cannot be had.
+pub(super) async fn text(response: Response) -> String {
+    let bytes = http::body(response, LONGEST_ANSWER).await.unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 async fn ask(http: &Http, request: RequestBuilder, whose: &str) -> Result<Fresh> {
     let again = || request.try_clone().expect("forms are held in memory");
     let response = http.send(again).await?;
     let (status, url) = (response.status(), response.url().clone());
-    let text = response.text().await.unwrap_or_default();
+    let text = text(response).await;
     if !status.is_success() {
         return Err(Error::new(Kind::Auth, format!("no token for {whose}"))
             .why(refusal(&text, status, &url)));

@@ -3,7 +3,9 @@
 use reqwest::Url;
 use serde::Deserialize;
 
+use super::host::check_private;
 use super::http::Http;
+use super::oauth;
 use super::settings::GithubOidc;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -27,6 +29,7 @@ pub(super) async fn github(
     };
     let mut url: Url =
         github.url.parse().map_err(|_| refuse("its address is not a URL".to_owned()))?;
+    check_private(&url).map_err(refuse)?;
     url.query_pairs_mut().append_pair("audience", audience);
     let response =
         http.send(|| http.client().get(url.clone()).bearer_auth(github.token.expose())).await?;
@@ -34,7 +37,7 @@ pub(super) async fn github(
     if !status.is_success() {
         return Err(refuse(format!("it answered {status}")));
     }
-    let answer: Answer =
-        response.json().await.map_err(|_| refuse("its answer holds no token".to_owned()))?;
+    let answer: Answer = serde_json::from_str(&oauth::text(response).await)
+        .map_err(|_| refuse("its answer holds no token".to_owned()))?;
     Ok(answer.value)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::secret::Secret;
+use crate::secret::{Mask, Secret};
 
 /// Where a setting was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub(crate) struct Settings {
     pub(crate) oidc_token: Option<Setting<Secret<String>>>,
     /// Where GitHub Actions hands out identity tokens.
     pub(crate) github: Option<GithubOidc>,
+    /// What hides secrets in all that is written.
+    pub(crate) mask: Mask,
 }
 
 /// Where GitHub Actions hands out identity tokens.

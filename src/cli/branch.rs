@@ -14,6 +14,7 @@ use crate::ops::branch::{self as ops, Created, DeletePlan, Deleted, Detail, Expi
 use crate::ops::names::{Resolved, Scope};
 use crate::time::{Ttl, distance, human, parse_moment, to_milliseconds};
 use crate::ui::{Show, Table};
+use crate::wire::names::check_id;
 use crate::wire::postgres::Branch;
 
 /// Create, restore, list and delete branches
@@ -223,6 +224,9 @@ struct List {
 impl List {
     async fn run(self, cx: &Cx) -> Result<()> {
         let projects = self.project.scope(cx, &cx.config()?).any_projects();
+        for name in &projects {
+            check_id(&name.project).map_err(|why| Error::new(Kind::Usage, why))?;
+        }
         let branches = ops::list(&cx.api()?, projects).await?;
         cx.ui.show(&Listing { branches, now: cx.now() })
     }

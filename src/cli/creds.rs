@@ -94,9 +94,7 @@ impl For {
             connection.user,
             distance(connection.expire_time, cx.now())
         ));
-        if cx.environment.get("GITHUB_ACTIONS").is_some() {
-            cx.ui.mask(connection.token.expose());
-        }
+        cx.ui.steps.announce_secret(&connection.token);
         Ok(connection)
     }
 }
@@ -138,9 +136,7 @@ impl Mint {
         )?;
         if self.workspace {
             let token = cx.api()?.login().token().await?;
-            if cx.environment.get("GITHUB_ACTIONS").is_some() {
-                cx.ui.mask(token.expose());
-            }
+            cx.ui.steps.announce_secret(&token);
             return cx.ui.show(&Bearer { token });
         }
         let connection = self.wanted.connection(cx, self.branch.as_deref()).await?;
@@ -202,21 +198,11 @@ impl Exec {
 }
 
 /// Replaces this process by `command`; comes back with an exit code only when that fails.
-#[cfg(unix)]
 fn replace(cx: &Cx, connection: &Connection, command: &[OsString]) -> u8 {
     use std::os::unix::process::CommandExt as _;
 
     let error = child(connection, command).exec();
     cannot_start(cx, command, &error)
-}
-
-/// Runs `command` and answers with its exit code.
-#[cfg(not(unix))]
-fn replace(cx: &Cx, connection: &Connection, command: &[OsString]) -> u8 {
-    match child(connection, command).status() {
-        Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
-        Err(error) => cannot_start(cx, command, &error),
-    }
 }
 
 fn child(connection: &Connection, command: &[OsString]) -> std::process::Command {
@@ -317,6 +303,7 @@ mod tests {
             endpoint: "projects/p/branches/b/endpoints/primary".parse().unwrap(),
             token: "s3cret".to_owned().into(),
             expire_time: jiff::Timestamp::MAX,
+            authority: None,
         };
         let command = child(&connection, &["psql".into(), "-c".into(), "select 1".into()]);
 

@@ -37,7 +37,7 @@ impl With {
             EngineChoice::Auto | EngineChoice::Cli => cx.databricks_cli(),
         };
         if let Some(program) = program {
-            let cli = Databricks::open(program, call(cx, api, bundle).await?).await?;
+            let cli = Databricks::open(program, call(cx, api, bundle).await?, &cx.ui.steps).await?;
             cx.ui.steps.note(format!("→ with the {}", cli.name()));
             return Ok(Engine::Databricks(Box::new(cli)));
         }

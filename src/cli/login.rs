@@ -1,5 +1,6 @@
 //! From settings to a workspace: what flags and environment say about the login.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::cx::Cx;
@@ -8,6 +9,7 @@ use crate::api::{self, Client, Delays};
 use crate::auth::{GithubOidc, Login, Origin, Setting, Settings};
 use crate::bundle::Bundle;
 use crate::error::Result;
+use crate::ops::child::is_withheld;
 use crate::secret::Secret;
 
 impl Cx {
@@ -27,6 +29,30 @@ impl Cx {
         let steps = self.ui.steps.clone();
         let delays = Delays::new(move |text| steps.note(text));
         Ok(Client::new(Login::resolve(settings)?, delays))
+    }
+
+    /// Returns the variables that let a child log in to the workspace of `login` by its profile, and
+    /// the names of those it must not have: secrets that it does not need, and what would win over
+    /// the profile.
+    pub(super) fn variables_of_children(
+        &self,
+        login: &Login,
+    ) -> (BTreeMap<String, String>, Vec<String>) {
+        let names = self.environment.names().filter(|name| is_withheld(name));
+        let mut unset: Vec<String> = names.map(str::to_owned).collect();
+        let mut set = BTreeMap::new();
+        match (login.profile(), login.profile_file()) {
+            (Some(profile), Some(file)) => {
+                set.insert("DATABRICKS_CONFIG_PROFILE".to_owned(), profile.to_owned());
+                set.insert("DATABRICKS_CONFIG_FILE".to_owned(), file.display().to_string());
+                let others = ["DATABRICKS_HOST", "DATABRICKS_CLIENT_ID", "DATABRICKS_AUTH_TYPE"];
+                unset.extend(others.map(str::to_owned));
+            }
+            _ => {
+                set.insert("DATABRICKS_HOST".to_owned(), login.host().to_string());
+            }
+        }
+        (set, unset)
     }
 
     /// Collects what flags and environment say about workspace and login.
@@ -56,6 +82,7 @@ impl Cx {
             token_audience: variable(environment, "DATABRICKS_TOKEN_AUDIENCE"),
             oidc_token,
             github: github(environment),
+            mask: self.ui.steps.mask().clone(),
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::cx::Cx;
 use super::{Done, WaitTimeout};
 use crate::error::{Error, Kind, Result};
-use crate::ops::migrate::{self, Migration, Outcome};
+use crate::ops::migrate::{self, Migration, Outcome, Runs, State};
 use crate::ui::{Show, Table};
 
 /// Run each service's own migration command against its branch
@@ -15,7 +15,9 @@ use crate::ui::{Show, Table};
 /// Commands come from lakeforge.yml (`apps.NAME.migrate`) and get PGHOST, PGPORT, PGDATABASE, PGUSER,
 /// PGSSLMODE, a fresh PGPASSWORD, ENDPOINT_NAME and LAKEBASE_BRANCH. A sleeping compute is woken first;
 /// afterwards the app that uses the branch is granted the use of the tables. Services are migrated
-/// at the same time, each with its own log in .databricks/lakeforge/TARGET/logs.
+/// at the same time, each with its own log in .databricks/lakeforge/TARGET/logs. A command that logs
+/// in to the workspace itself finds the profile that was chosen in DATABRICKS_CONFIG_PROFILE; tokens and
+/// secrets of the environment are not passed on. Ctrl-C ends every command with all it started.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  lakeforge migrate --only patient --branch pr-7")]
 pub(crate) struct Migrate {
@@ -37,6 +39,7 @@ impl Migrate {
         let bundle = cx.bundle()?;
         let config = cx.config()?;
         let plan = migrate::plan(&bundle, &config, &self.only, self.branch.as_deref())?;
+        let logs = migrate::logs(&bundle)?;
         if self.dry_run {
             return cx.ui.show(&Planned { migrations: &plan }).map(Done::from);
         }
@@ -44,16 +47,14 @@ impl Migrate {
             cx.ui.steps.note("no app has a migration command in lakeforge.yml");
         }
         let api = cx.api_for(Some(&bundle))?;
-        let logs = bundle.root.join(".databricks/lakeforge").join(&bundle.target.name).join("logs");
-        let steps = &cx.ui.steps;
-        let applied = migrate::apply(&api, steps, &plan, &logs, self.wait.limit());
-        let outcomes = steps.unless_interrupted(applied).await??;
+        let (set, unset) = cx.variables_of_children(api.login());
+        let runs = Runs { logs, set, unset, limit: self.wait.limit() };
+        let outcomes = migrate::apply(&api, &cx.ui.steps, &plan, &runs).await;
         cx.ui.show(&Migrated { migrations: &outcomes })?;
-        let failed: Vec<&str> = outcomes
-            .iter()
-            .filter(|outcome| !outcome.ok)
-            .map(|outcome| outcome.app.as_str())
-            .collect();
+        if let Some(signal) = cx.ui.steps.signal() {
+            return Err(interrupted(signal.into(), &outcomes));
+        }
+        let failed = in_state(&outcomes, State::Failed);
         if failed.is_empty() {
             return Ok(Done::from(()));
         }
@@ -64,6 +65,35 @@ impl Migrate {
         )
         .hint(format!("mend them, then lakeforge migrate --only {}", failed.join(","))))
     }
+}
+
+fn in_state(outcomes: &[Outcome], state: State) -> Vec<&str> {
+    let of = outcomes.iter().filter(|outcome| outcome.state == state);
+    of.map(|outcome| outcome.app.as_str()).collect()
+}
+
+/// Says how far an interrupted call came.
+fn interrupted(mut error: Error, outcomes: &[Outcome]) -> Error {
+    for (state, what) in [
+        (State::Migrated, "migrated"),
+        (State::Failed, "failed"),
+        (State::Interrupted, "stopped half-way, what it had committed stays"),
+        (State::NotStarted, "not started"),
+    ] {
+        let apps = in_state(outcomes, state);
+        if !apps.is_empty() {
+            error = error.why(format!("{what}: {}", apps.join(", ")));
+        }
+    }
+    let left: Vec<&str> = outcomes
+        .iter()
+        .filter(|outcome| outcome.state != State::Migrated)
+        .map(|outcome| outcome.app.as_str())
+        .collect();
+    if left.is_empty() {
+        return error;
+    }
+    error.hint(format!("lakeforge migrate --only {}", left.join(",")))
 }
 
 #[derive(Debug, Serialize)]

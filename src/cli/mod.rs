@@ -129,6 +129,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(refusal) => return usage::answer(refusal, &args, &environment),
     };
     let ui = Ui::new(environment.terminal(global.color()), global.output(), global.quiet);
+    environment.secrets().for_each(|secret| ui.steps.mask().hide(&secret));
+    global.secrets().for_each(|secret| ui.steps.mask().hide(&secret));
     start_log(&global, &environment, &ui, command.is_server());
     restore_cursor_on_panic();
     let cx = Cx::new(ui, global, environment, set);
@@ -156,9 +158,9 @@ fn run(command: Command, cx: &Cx) -> Result<Done> {
     let runtime = runtime.enable_all().build()?;
     let done = runtime.block_on(async {
         tokio::select! {
-                    done = command.run(cx) => done,
-        end = end_of_patience(&cx.ui) => Err(end),
-                }
+            done = command.run(cx) => done,
+            end = end_of_patience(&cx.ui) => Err(end),
+        }
     });
     runtime.shutdown_background();
     done
@@ -226,7 +228,8 @@ fn start_log(global: &Global, environment: &Environment, ui: &Ui, is_server: boo
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_target(false)
-        .with_ansi(console::colors_enabled_stderr())
+        // Colours are control characters, and what is written there is written out.
+        .with_ansi(false)
         .with_writer(move || steps.clone());
     match ui.output() {
         _ if is_server => log.init(),

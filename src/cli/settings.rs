@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use crate::secret::{Secret, is_secret_name, password_in};
 use crate::ui::{ColorChoice, Facts, Output};
 
 /// Options of every command.
@@ -52,6 +53,12 @@ impl Global {
             Format::Text => Output::Text,
             Format::Json => Output::Json,
         }
+    }
+
+    /// Returns the secrets among the bundle variables, as far as they can be told.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = Secret<String>> {
+        let pairs = self.var.iter().filter_map(|var| var.split_once('='));
+        pairs.filter_map(|(name, value)| secret_of(name, value))
     }
 
     /// Returns what `--color` says.
@@ -124,6 +131,17 @@ impl Environment {
             .collect()
     }
 
+    /// Returns the secrets in it, as far as they can be told: variables named like one, and the
+    /// passwords inside addresses.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = Secret<String>> {
+        self.values.iter().filter_map(|(name, value)| secret_of(name, value))
+    }
+
+    /// Returns the names of its variables.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
     /// Returns what is known about the terminal.
     pub(crate) fn terminal(&self, color: ColorChoice) -> Facts {
         Facts {
@@ -131,9 +149,16 @@ impl Environment {
             stdout_terminal: std::io::stdout().is_terminal(),
             stderr_terminal: std::io::stderr().is_terminal(),
             ci: self.get("CI").is_some_and(|value| value != "false" && value != "0"),
+            github: self.get("GITHUB_ACTIONS").is_some(),
             no_color: self.get("NO_COLOR").is_some(),
             dumb: self.get("TERM") == Some("dumb"),
             color,
         }
     }
+}
+
+/// Returns the secret that the variable `name` holds, or a password in its value.
+fn secret_of(name: &str, value: &str) -> Option<Secret<String>> {
+    let value = if is_secret_name(name) { Some(value) } else { password_in(value) };
+    value.map(|value| Secret::new(value.to_owned()))
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::environment::Refusal;
 use super::settings::Environment;
 use crate::error::{Error, Kind};
-use crate::ui::{ColorChoice, Output, Ui};
+use crate::ui::{self, ColorChoice, Output, Ui, plain};
 
 /// Prints why, as JSON where JSON was asked for, or the help that was asked for, and returns the
 /// exit code.
@@ -13,7 +13,7 @@ pub(super) fn answer(refusal: Refusal, args: &[OsString], environment: &Environm
     let json = wants_json(args, environment);
     let error = match refusal {
         Refusal::Clap(error) if !error.use_stderr() || !json => {
-            let _ = error.print();
+            show(&error);
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
         Refusal::Clap(error) => to_error(&error.to_string()),
@@ -22,6 +22,20 @@ pub(super) fn answer(refusal: Refusal, args: &[OsString], environment: &Environm
     let output = if json { Output::Json } else { Output::Text };
     Ui::new(environment.terminal(ColorChoice::Auto), output, false).fail(&error);
     error.kind().exit_code()
+}
+
+/// Prints `error` in colour; one that repeats what steers a terminal without.
+fn show(error: &clap::Error) {
+    let text = error.render().to_string();
+    let shown = plain(&text);
+    // Nobody can be told when printing fails.
+    if shown == text {
+        let _ = error.print();
+    } else if error.use_stderr() {
+        ui::write_stderr(&shown);
+    } else {
+        let _ = ui::write_stdout(&shown);
+    }
 }
 
 /// Returns whether the answer was to be JSON, by a command line that could not be read as a whole.

@@ -1,5 +1,6 @@
 //! Database passwords that live for minutes, and all that is needed to connect with them.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -59,6 +60,9 @@ pub(crate) struct Connection {
     pub(crate) token: Secret<String>,
     /// When the password stops opening new connections.
     pub(crate) expire_time: Timestamp,
+    /// Certificate of the authority that vouches for the server; the public ones do without it.
+    #[serde(skip)]
+    pub(crate) authority: Option<PathBuf>,
 }
 
 impl Connection {
@@ -94,6 +98,7 @@ pub(crate) async fn connection(api: &Client, wanted: &Wanted) -> Result<Connecti
         endpoint: endpoint.name,
         token: credential.token,
         expire_time: credential.expire_time,
+        authority: api.login().certificate().map(Path::to_owned),
     })
 }
 
@@ -116,8 +121,8 @@ pub(crate) async fn default_branch(api: &Client, project: &ProjectName) -> Resul
 /// Waits until a login and `SELECT 1` work on the read-write endpoint of `branch`, with a fresh
 /// password each time.
 ///
-/// Fails with `Denied` when the server refuses the login, and with `TimedOut` when the compute
-/// does not wake in time.
+/// Fails with `Denied` when the server refuses the login, with `TimedOut` when the compute does not
+/// wake in time, and with `Refused` when somebody else listens in its place.
 pub(crate) async fn ready(api: &Client, branch: &BranchName, wait: Duration) -> Result<Connection> {
     let mut poll = Poll::new(wait);
     let mut refused = 0;
@@ -129,7 +134,8 @@ pub(crate) async fn ready(api: &Client, branch: &BranchName, wait: Duration) -> 
         };
         tracing::debug!(branch = branch.short(), ?refusal, "not ready");
         refused += u32::from(matches!(refusal, Refusal::Refused(_)));
-        if refused >= REFUSALS || !poll.pause().await {
+        let is_final = matches!(refusal, Refusal::Unknown(_)) || refused >= REFUSALS;
+        if is_final || !poll.pause().await {
             return Err(refusal.into_error(&connection.endpoint.to_string()));
         }
     }

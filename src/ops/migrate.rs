@@ -1,21 +1,23 @@
 //! `migrate`: each service's own migration command against its branch, then grants for its app.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, PipeReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::child::{self, Patience, Stopped};
 use super::creds::{self, Connection};
+use super::log::{self, FileName, Log};
 use super::{parallel, sql};
 use crate::api::Client;
 use crate::bundle::{App, Bundle, Config, Migrate};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::secret::Secret;
 use crate::time::human;
-use crate::ui::Steps;
+use crate::ui::{Interrupt, Steps};
 use crate::wire::names::{BranchName, ProjectName};
 
 /// How many lines of a failed command are shown.
@@ -23,6 +25,8 @@ const TAIL: usize = 20;
 /// How long after its command has ended a log may still grow: what the command left running in the
 /// background keeps it open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a command that was told to end may take to roll back.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One migration to run.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +42,35 @@ pub(crate) struct Migration {
     /// Name in the workspace of the app that uses this very branch, and so gets grants.
     #[serde(skip)]
     user: Option<String>,
+    #[serde(skip)]
+    log: FileName,
+}
+
+/// What all commands of one call are run with.
+#[derive(Debug, Clone)]
+pub(crate) struct Runs {
+    /// Folder of the logs, one file a service.
+    pub(crate) logs: PathBuf,
+    /// Variables the commands get beside the connection.
+    pub(crate) set: BTreeMap<String, String>,
+    /// Variables of ours they do not get.
+    pub(crate) unset: Vec<String>,
+    /// Longest wait for a sleeping compute.
+    pub(crate) limit: Duration,
+}
+
+/// How far a migration came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// Command and grants worked.
+    Migrated,
+    /// One of them did not.
+    Failed,
+    /// A signal ended the command, or came before the grants.
+    Interrupted,
+    /// A signal came before the command was run.
+    NotStarted,
 }
 
 /// How it went with one migration.
@@ -49,6 +82,8 @@ pub(crate) struct Outcome {
     pub(crate) branch: BranchName,
     /// Whether command and grants worked.
     pub(crate) ok: bool,
+    /// How far it came.
+    pub(crate) state: State,
     /// Time the command took.
     pub(crate) elapsed_ms: u64,
     /// What the command said.
@@ -99,6 +134,7 @@ fn migration(migrate: Option<&Migrate>, app: &App, branch: Option<&str>) -> Resu
     }
     let user = (own.as_ref() == Some(&target)).then(|| app.name.clone());
     Ok(Migration {
+        log: FileName::check("an app", &format!("migrate-{}", app.key))?,
         app: app.key.clone(),
         branch: target,
         directory: migrate.directory.clone(),
@@ -107,68 +143,105 @@ fn migration(migrate: Option<&Migrate>, app: &App, branch: Option<&str>) -> Resu
     })
 }
 
+/// Returns the folder where the commands of `bundle` leave what they say.
+///
+/// Fails with `Usage` for a target whose name would lead elsewhere.
+pub(crate) fn logs(bundle: &Bundle) -> Result<PathBuf> {
+    Ok(log::folder_of(bundle)?.join("logs"))
+}
+
 /// Runs `migrations` at the same time; one that fails does not stop the others.
 ///
-/// Each gets a compute that answers and a password minted just before. What it says goes to a file
-/// in `logs`. Waits up to `limit` for a sleeping compute.
+/// Each gets a compute that answers and a password minted just before. What it says goes to a log of
+/// its own. A signal ends the commands that run, each with all it started, and no other is begun: the
+/// answers say how far each came.
 pub(crate) async fn apply(
     api: &Client,
     steps: &Steps,
     migrations: &[Migration],
-    logs: &Path,
-    limit: Duration,
-) -> Result<Vec<Outcome>> {
-    std::fs::create_dir_all(logs)
-        .map_err(Error::from)
-        .doing(|| format!("could not create `{}`", logs.display()))?;
-    let work = |migration: &'_ Migration| one(api, steps, migration.clone(), logs, limit);
-    Ok(parallel::each(migrations, work).await)
+    runs: &Runs,
+) -> Vec<Outcome> {
+    let work = |migration: &'_ Migration| one(api, steps, migration.clone(), runs);
+    parallel::each(migrations, work).await
 }
 
-async fn one(
-    api: &Client,
-    steps: &Steps,
-    migration: Migration,
-    logs: &Path,
-    limit: Duration,
-) -> Outcome {
+async fn one(api: &Client, steps: &Steps, migration: Migration, runs: &Runs) -> Outcome {
     let start = Instant::now();
-    let log = logs.join(format!("migrate-{}.log", migration.app));
+    let mut outcome = Outcome {
+        app: migration.app.clone(),
+        branch: migration.branch.clone(),
+        ok: false,
+        state: State::NotStarted,
+        elapsed_ms: 0,
+        log: log::path(&runs.logs, &migration.log),
+        error: None,
+    };
+    if steps.signal().is_some() {
+        return outcome;
+    }
     let step = steps.lane(&migration.app, format!("migrating `{}`", migration.branch.short()));
-    let done = migrate(api, &migration, &log, limit).await;
+    // Begun before anything can fail: what an earlier run said is not what this one says.
+    let log = Log::create(&runs.logs, &migration.log, api.login().mask())
+        .map(Arc::new)
+        .map_err(Error::from)
+        .doing(|| format!("could not write `{}`", outcome.log.display()));
+    let done = match &log {
+        Ok(log) => migrate(api, steps, &migration, runs, log, &mut outcome.state).await,
+        Err(error) => Err(error.clone()),
+    };
     let elapsed = start.elapsed();
-    match &done {
-        Ok(()) => step.finish(format!("migrated in {}", human(elapsed))),
+    outcome.ok = done.is_ok();
+    outcome.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    match done {
+        Ok(()) => {
+            outcome.state = State::Migrated;
+            step.finish(format!("migrated in {}", human(elapsed)));
+        }
         Err(error) => {
-            let mut text = format!("failed: {error}");
-            last_lines(&log).iter().for_each(|line| text.push_str(&format!("\n    {line}")));
+            if !matches!(error.kind(), Kind::Interrupted | Kind::Terminated) {
+                outcome.state = State::Failed;
+            }
+            let error = api.login().mask().text(&error.to_string()).into_owned();
+            let mut text = match outcome.state {
+                State::Failed => format!("failed: {error}"),
+                _ => error.clone(),
+            };
+            let end = log.map(|log| log.last_lines(TAIL)).unwrap_or_default();
+            end.iter().for_each(|line| text.push_str(&format!("\n    {line}")));
             step.finish(text);
+            outcome.error = Some(error);
         }
     }
-    Outcome {
-        app: migration.app,
-        branch: migration.branch,
-        ok: done.is_ok(),
-        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        log,
-        error: done.err().map(|error| error.to_string()),
-    }
+    outcome
 }
 
-async fn migrate(api: &Client, migration: &Migration, log: &Path, limit: Duration) -> Result<()> {
-    // Made before anything can fail: what an earlier run said is not what this one says.
-    let file = File::create(log)
-        .map_err(Error::from)
-        .doing(|| format!("could not write `{}`", log.display()))?;
-    let connection = creds::ready(api, &migration.branch, limit).await?;
-    run(migration, &connection, file).await?;
+/// Runs one migration; `state` is how far it came when it does not end well.
+async fn migrate(
+    api: &Client,
+    steps: &Steps,
+    migration: &Migration,
+    runs: &Runs,
+    log: &Arc<Log>,
+    state: &mut State,
+) -> Result<()> {
+    let ready = creds::ready(api, &migration.branch, runs.limit);
+    let connection = steps.unless_interrupted(ready).await.flatten()?;
+    steps.announce_secret(&connection.token);
+    *state = State::Interrupted;
+    run(steps, migration, &connection, runs, log).await?;
     match &migration.user {
-        Some(app) => grant(api, app, &connection).await,
+        Some(app) => steps.unless_interrupted(grant(api, app, &connection)).await.flatten(),
         None => Ok(()),
     }
 }
 
-async fn run(migration: &Migration, connection: &Connection, log: File) -> Result<()> {
+async fn run(
+    steps: &Steps,
+    migration: &Migration,
+    connection: &Connection,
+    runs: &Runs,
+    log: &Arc<Log>,
+) -> Result<()> {
     let doing = || format!("could not run `{}`", migration.command.trim());
     let (said, out) = io::pipe()?;
     let mut command = tokio::process::Command::new("sh");
@@ -176,38 +249,46 @@ async fn run(migration: &Migration, connection: &Connection, log: File) -> Resul
         .arg("-c")
         .arg(&migration.command)
         .current_dir(&migration.directory)
+        .envs(&runs.set)
         .env("ENDPOINT_NAME", connection.endpoint.to_string())
         .env("LAKEBASE_BRANCH", &migration.branch.branch)
-        .stdin(Stdio::null())
         .stdout(out.try_clone()?)
-        .stderr(out)
-        .kill_on_drop(true);
+        .stderr(out);
+    for name in &runs.unset {
+        command.env_remove(name);
+    }
     for (name, value) in connection.variables() {
         command.env(name, value.expose());
     }
-    let secret = connection.token.clone();
-    let writer = tokio::task::spawn_blocking(move || keep(said, log, &secret));
-    let status = command.status().await.map_err(Error::from).doing(doing)?;
+    let spawned = child::spawn(steps, &mut command, Patience::Until(PATIENCE));
+    let (mut child, group) = spawned.map_err(Error::from).doing(doing)?;
     // It holds the other end of the pipe.
     drop(command);
+    let log = Arc::clone(log);
+    let writer = tokio::task::spawn_blocking(move || log.write_all(said));
+    let (status, stopped) = group.wait(child.wait()).await;
     if let Ok(written) = tokio::time::timeout(LAST_WORDS, writer).await {
         written.map_err(io::Error::from)?.doing(|| "could not write the log".to_owned())?;
     }
-    if status.success() {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Failed, format!("the migration command ended with {status}")))
+    ended(status.map_err(Error::from).doing(doing)?, stopped)
 }
 
-/// Writes what a command says to its log, line by line, without the password.
-fn keep(said: PipeReader, mut log: File, secret: &Secret<String>) -> io::Result<()> {
-    let (mut said, mut line) = (BufReader::new(said), Vec::new());
-    while said.read_until(b'\n', &mut line)? > 0 {
-        let shown = String::from_utf8_lossy(&line).replace(secret.expose(), "***");
-        log.write_all(shown.as_bytes())?;
-        line.clear();
+/// Says how a command ended that was, or was not, told to.
+fn ended(status: ExitStatus, stopped: Option<Stopped>) -> Result<()> {
+    match stopped {
+        // It was through already, or would not be stopped.
+        _ if status.success() => Ok(()),
+        None => Err(Error::new(Kind::Failed, format!("the migration command ended with {status}"))),
+        Some(Stopped { signal, killed }) => {
+            let kind = match signal {
+                Interrupt::Interrupted => Kind::Interrupted,
+                Interrupt::Terminated => Kind::Terminated,
+            };
+            let how = if killed { "killed" } else { "stopped" };
+            Err(Error::new(kind, format!("its command was {how} half-way ({status})"))
+                .why("what it had committed by then stays"))
+        }
     }
-    Ok(())
 }
 
 /// Lets the app's own identity use what the migration made; does nothing for an app that is not
@@ -226,11 +307,12 @@ async fn grant(api: &Client, app: &str, connection: &Connection) -> Result<()> {
 /// Returns the statement that gives `role` schemas, tables and sequences of the caller, present and
 /// future; it does nothing when the role does not exist.
 fn grants(role: &str) -> String {
-    let role = role.replace('\'', "''");
+    // As digits alone: nothing in a name can end what it stands in.
+    let role: String = role.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!(
         "DO $grants$
          DECLARE
-           app text := '{role}';
+           app text := convert_from(decode('{role}', 'hex'), 'UTF8');
            thing record;
          BEGIN
            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = app) THEN RETURN; END IF;
@@ -259,33 +341,22 @@ fn grants(role: &str) -> String {
     )
 }
 
-fn last_lines(log: &Path) -> Vec<String> {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].iter().map(|line| (*line).to_owned()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_role_cannot_break_out_of_the_grants() {
-        assert!(grants("o'brien").contains("app text := 'o''brien';"));
-    }
+    proptest::proptest! {
+        #[test]
+        fn a_role_cannot_break_out_of_the_grants(role in "(\\PC|\\$grants\\$|'|\\\\){1,20}") {
+            let statement = grants(&role);
+            let literal = statement.split("decode('").nth(1).unwrap().split('\'').next().unwrap();
 
-    #[test]
-    fn the_end_of_a_log_is_shown() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("log");
-        let text: String = (1..=30).map(|number| format!("line {number}\n")).collect();
-        std::fs::write(&log, text).unwrap();
-
-        let shown = last_lines(&log);
-
-        assert_eq!(shown.len(), TAIL);
-        assert_eq!(shown[TAIL - 1], "line 30");
-        assert_eq!(last_lines(&folder.path().join("none")), Vec::<String>::new());
+            assert!(literal.bytes().all(|byte| byte.is_ascii_hexdigit()), "{literal}");
+            assert_eq!(statement.matches("$grants$").count(), 2);
+            let bytes: Vec<u8> = (0..literal.len() / 2)
+                .map(|at| u8::from_str_radix(&literal[2 * at..2 * at + 2], 16).unwrap())
+                .collect();
+            assert_eq!(String::from_utf8(bytes).unwrap(), role);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the commands do: one file per command, and what several of them share.
 
 pub(crate) mod branch;
+pub(crate) mod child;
 pub(crate) mod confirm;
 pub(crate) mod creds;
 pub(crate) mod deploy;
@@ -8,6 +9,7 @@ pub(crate) mod destroy;
 pub(crate) mod drift;
 pub(crate) mod gc;
 pub(crate) mod init;
+mod log;
 pub(crate) mod migrate;
 pub(crate) mod names;
 mod parallel;

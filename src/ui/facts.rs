@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) stderr_terminal: bool,
     /// Whether a CI system runs us.
     pub(crate) ci: bool,
+    /// Whether that is GitHub Actions, which hides what it is told to hide.
+    pub(crate) github: bool,
     /// Whether `NO_COLOR` is set to something.
     pub(crate) no_color: bool,
     /// Whether `TERM` is `dumb`.

@@ -2,6 +2,7 @@
 
 mod ask;
 mod facts;
+mod plain;
 mod steps;
 mod table;
 
@@ -11,12 +12,14 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 pub(crate) use facts::{ColorChoice, Facts};
-pub(crate) use steps::{Interrupt, Step, Steps};
+pub(crate) use plain::plain;
+pub(crate) use steps::{Hold, Interrupt, Step, Steps};
 pub(crate) use table::Table;
 
 use ask::Question;
 
 use crate::error::{Error, Kind, Result};
+use plain::plain_json;
 
 /// Shape of the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,27 +73,25 @@ impl Ui {
 
     /// Writes the answer of a command to stdout.
     pub(crate) fn show(&self, answer: &impl Show) -> Result<()> {
-        let mut text = String::new();
-        match self.output {
-            Output::Text => answer.text(&mut text).expect("a String takes everything"),
+        let text = match self.output {
+            Output::Text => text_of(answer),
             Output::Json => {
-                text = serde_json::to_string_pretty(answer).expect("answers are plain data");
-                text.push('\n');
+                let json = serde_json::to_string_pretty(answer).expect("answers are plain data");
+                format!("{}\n", plain_json(&json))
             }
-        }
+        };
         write_stdout(&text)
     }
 
     /// Writes one event of a long command to stdout: a line of JSON, or its text.
     pub(crate) fn event(&self, event: &impl Show) -> Result<()> {
-        let mut text = String::new();
-        match self.output {
-            Output::Text => event.text(&mut text).expect("a String takes everything"),
+        let text = match self.output {
+            Output::Text => text_of(event),
             Output::Json => {
-                text = serde_json::to_string(event).expect("events are plain data");
-                text.push('\n');
+                let json = serde_json::to_string(event).expect("events are plain data");
+                format!("{}\n", plain_json(&json))
             }
-        }
+        };
         self.steps.suspended(|| write_stdout(&text))
     }
 
@@ -105,7 +106,7 @@ impl Ui {
                 .hint(format!("add `{flag}`")));
         }
         self.steps.clear();
-        self.question.confirm(question).await
+        self.question.confirm(&plain(question)).await
     }
 
     /// Asks for a line of text that `check` takes; nothing comes back where nobody can be asked.
@@ -119,7 +120,7 @@ impl Ui {
             return Ok(None);
         }
         self.steps.clear();
-        self.question.input(question, default, check).await.map(Some)
+        self.question.input(&plain(question), default, check).await.map(Some)
     }
 
     /// Leaves the question that is open, if one is, with the terminal as it was before; returns
@@ -128,22 +129,25 @@ impl Ui {
         self.question.leave()
     }
 
-    /// Asks GitHub Actions to hide `secret` in everything that follows; stdout stays the answer's own.
-    pub(crate) fn mask(&self, secret: &str) {
-        self.steps.suspended(|| write_stderr(&format!("::add-mask::{secret}\n")));
-    }
-
     /// Writes a failure to stderr, in the shape of the answer.
     pub(crate) fn fail(&self, error: &Error) {
         let text = match self.output {
-            Output::Text => render(error),
-            Output::Json => format!("{}\n", error.to_json()),
+            Output::Text => render(error, &|part| self.steps.shown(part)),
+            Output::Json => {
+                format!("{}\n", plain_json(&self.steps.mask().text(&error.to_json().to_string())))
+            }
         };
         self.steps.suspended(|| write_stderr(&text));
     }
 }
 
-/// Writes `text` to stdout; a reader that went away ends the program quietly.
+fn text_of(answer: &impl Show) -> String {
+    let mut text = String::new();
+    answer.text(&mut text).expect("a String takes everything");
+    plain(&text).into_owned()
+}
+
+/// Writes `text`, which is ours alone, to stdout; a reader that went away ends the program quietly.
 pub(crate) fn write_stdout(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -155,8 +159,8 @@ pub(crate) fn write_stdout(text: &str) -> Result<()> {
     }
 }
 
-/// Writes `text` to stderr; nobody can be told when that fails.
-fn write_stderr(text: &str) {
+/// Writes `text`, which is fit to be shown, to stderr; nobody can be told when that fails.
+pub(crate) fn write_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
@@ -168,21 +172,22 @@ pub(crate) fn restore_cursor() {
     }
 }
 
-/// Returns the text form of a failure.
-fn render(error: &Error) -> String {
+/// Returns the text form of a failure; `shown` makes what others wrote fit to be shown.
+fn render(error: &Error, shown: &dyn Fn(&str) -> String) -> String {
     let mut text = String::new();
     let label = |word: &str| console::style(word.to_owned()).red().bold().for_stderr();
     let dim = |word: &str| console::style(word.to_owned()).bold().for_stderr();
     let mut write = || -> fmt::Result {
-        writeln!(text, "{} {}", label("error:"), error.message())?;
+        writeln!(text, "{} {}", label("error:"), shown(error.message()))?;
         for reason in error.reasons() {
+            let reason = shown(reason);
             for (index, line) in reason.lines().enumerate() {
                 let head = if index == 0 { dim("why:").to_string() } else { "    ".to_owned() };
                 writeln!(text, "  {head} {line}")?;
             }
         }
         if let Some(hint) = error.hint_text() {
-            writeln!(text, "  {} {hint}", dim("try:"))?;
+            writeln!(text, "  {} {}", dim("try:"), shown(hint))?;
         }
         Ok(())
     };
@@ -201,7 +206,7 @@ mod tests {
             .why("the access token has expired (401 UNAUTHENTICATED)\nissued yesterday")
             .hint("databricks auth login");
 
-        insta::assert_snapshot!(render(&error), @r"
+        insta::assert_snapshot!(render(&error, &str::to_owned), @r"
         error: could not list branches of `shop`
           why: the access token has expired (401 UNAUTHENTICATED)
                issued yesterday

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
+use super::plain::{plain, plain_json};
 use super::{Facts, Output, write_stderr};
 use crate::error::{Error, Kind, Result};
+use crate::secret::{Mask, Secret};
 use crate::time::human;
 
 /// How often a silent wait says that it still goes on where no live line shows it.
@@ -41,12 +43,19 @@ pub(crate) struct Steps(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     mode: Mode,
+    /// Whether everything that is written is JSON.
+    json: bool,
+    /// Whether GitHub Actions reads it.
+    github: bool,
+    mask: Mask,
     active: Mutex<BTreeMap<u64, (String, Instant)>>,
     next: AtomicU64,
     beating: AtomicBool,
     signal: watch::Sender<Option<Interrupt>>,
     winds_down: AtomicBool,
     would_leave: Mutex<Option<Error>>,
+    /// How many things have to end before an interrupted wait may.
+    holds: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
@@ -66,13 +75,37 @@ impl Steps {
         };
         Steps(Arc::new(Inner {
             mode,
+            json: output == Output::Json,
+            github: facts.github,
+            mask: Mask::default(),
             active: Mutex::default(),
             next: AtomicU64::new(0),
             beating: AtomicBool::new(false),
             signal: watch::Sender::new(None),
             winds_down: AtomicBool::new(false),
             would_leave: Mutex::default(),
+            holds: watch::Sender::new(0),
         }))
+    }
+
+    /// Returns what is hidden in all that is written here.
+    pub(crate) fn mask(&self) -> &Mask {
+        &self.0.mask
+    }
+
+    /// Asks GitHub Actions to hide `secret` wherever a job shows it; does nothing elsewhere.
+    pub(crate) fn announce_secret(&self, secret: &Secret<String>) {
+        if self.0.github {
+            // A line end of the secret's own would begin another command.
+            let data =
+                secret.expose().replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+            self.suspended(|| write_stderr(&format!("::add-mask::{data}\n")));
+        }
+    }
+
+    /// Returns `text` as it may be shown: without secrets, and unable to steer a terminal.
+    pub(super) fn shown(&self, text: &str) -> String {
+        plain(&self.0.mask.text(text)).into_owned()
     }
 
     /// Starts a step that lasts until the answer is dropped or finished.
@@ -93,7 +126,7 @@ impl Steps {
     /// Says something the user should act on; `quiet` does not silence it.
     pub(crate) fn warn(&self, text: impl AsRef<str>) {
         let label = console::style("warning:").yellow().bold().for_stderr();
-        self.suspended(|| write_stderr(&format!("{label} {}\n", text.as_ref())));
+        self.suspended(|| write_stderr(&format!("{label} {}\n", self.shown(text.as_ref()))));
     }
 
     /// Runs `write` while no live line is drawn.
@@ -116,16 +149,38 @@ impl Steps {
     ///
     /// A command that calls this is trusted to clean up and end by itself.
     pub(crate) async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        self.0.winds_down.store(true, Ordering::Relaxed);
-        let mut signal = self.0.signal.subscribe();
+        let given_up = async {
+            let signal = self.signalled().await;
+            let mut holds = self.0.holds.subscribe();
+            // An error would mean that the sender is gone, and it lives as long as these steps.
+            let _ = holds.wait_for(|count| *count == 0).await;
+            signal
+        };
         tokio::select! {
             biased;
             done = work => Ok(done),
-            changed = signal.wait_for(Option::is_some) => match changed.ok().and_then(|signal| *signal) {
-                Some(signal) => Err(signal.into()),
-                None => unreachable!("the sender lives as long as these steps"),
-            },
+            signal = given_up => Err(signal.into()),
         }
+    }
+
+    /// Waits for a signal. A command that calls this is trusted to clean up and end by itself.
+    pub(crate) async fn signalled(&self) -> Interrupt {
+        self.0.winds_down.store(true, Ordering::Relaxed);
+        let mut signal = self.0.signal.subscribe();
+        let seen = signal.wait_for(Option::is_some).await.ok().and_then(|signal| *signal);
+        seen.expect("the sender lives as long as these steps")
+    }
+
+    /// Returns the signal that came, if one did.
+    pub(crate) fn signal(&self) -> Option<Interrupt> {
+        *self.0.signal.borrow()
+    }
+
+    /// Keeps [`Steps::unless_interrupted`] waiting until the answer is dropped: for what must have
+    /// ended before the command does, such as a child.
+    pub(crate) fn hold(&self) -> Hold {
+        self.0.holds.send_modify(|count| *count += 1);
+        Hold(self.clone())
     }
 
     /// Tells everything that waits in [`Steps::unless_interrupted`] to stop.
@@ -166,7 +221,7 @@ impl Steps {
             .expect("the template is a constant");
         bar.set_style(style);
         if let Some(lane) = lane {
-            bar.set_prefix(format!("{lane}: "));
+            bar.set_prefix(self.shown(&format!("{lane}: ")));
         }
         bar.enable_steady_tick(Duration::from_millis(120));
         Some(bar)
@@ -174,7 +229,7 @@ impl Steps {
 
     fn line(&self, text: &str) {
         if !matches!(self.0.mode, Mode::Silent) {
-            self.suspended(|| write_stderr(&format!("{text}\n")));
+            self.suspended(|| write_stderr(&format!("{}\n", self.shown(text))));
         }
     }
 
@@ -209,10 +264,24 @@ fn beat(inner: &Weak<Inner>) {
     }
 }
 
+/// What must have ended before an interrupted command does.
+#[derive(Debug)]
+pub(crate) struct Hold(Steps);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.0.holds.send_modify(|count| *count -= 1);
+    }
+}
+
 impl io::Write for Steps {
-    /// Writes log lines between the live lines.
+    /// Writes lines of the log, each in one piece, between the live lines.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.suspended(|| io::stderr().lock().write(bytes))
+        let text = String::from_utf8_lossy(bytes);
+        let text = self.0.mask.text(&text);
+        let text = if self.0.json { plain_json(&text) } else { plain(&text) };
+        self.suspended(|| io::stderr().lock().write_all(text.as_bytes()))?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -234,7 +303,7 @@ impl Step {
     pub(crate) fn say(&self, text: impl Into<String>) {
         let text = text.into();
         match &self.bar {
-            Some(bar) => bar.set_message(text),
+            Some(bar) => bar.set_message(self.steps.shown(&text)),
             None => {
                 let text = self.prefixed(&text);
                 let mut active = self.steps.active();
@@ -304,5 +373,25 @@ mod tests {
         assert_eq!((error.kind(), error.message()), (Kind::Terminated, "terminated"));
         assert_eq!(error.reasons(), ["left behind: shop/a"]);
         assert_eq!(error.hint_text(), Some("delete it"));
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_wait_ends_when_what_it_holds_has_ended() {
+        let steps = Steps::new(&Facts::default(), Output::Text, true);
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let work = async {
+            let hold = steps.hold();
+            steps.signalled().await;
+            ended.send(()).unwrap();
+            tokio::task::yield_now().await;
+            drop(hold);
+            std::future::pending::<()>().await;
+        };
+        steps.interrupt(Interrupt::Terminated);
+
+        let error = steps.unless_interrupted(work).await.unwrap_err();
+
+        assert_eq!(error.kind(), Kind::Terminated);
+        assert!(end.await.is_ok(), "what was held saw the signal first");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::plain::plain;
+
 /// Rows of text under a heading.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -16,7 +18,9 @@ impl Table {
 
     /// Adds a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        // A line end in a cell would begin a row of its own.
+        let cell = |text: &String| plain(text).replace('\n', "\\n");
+        self.rows.push(cells.iter().map(cell).collect());
     }
 
     /// Writes the table; a table without rows writes nothing.

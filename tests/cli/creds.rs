@@ -1,11 +1,13 @@
 //! `lakeforge creds` from the outside, and who is let in by Postgres with what it mints.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::forge::{Forge, assert_snake_case};
@@ -117,6 +119,42 @@ fn exec_ends_as_its_command_does() {
         For more information, try '--help'.
         --- exit 2
         "#);
+}
+
+#[test]
+fn a_signal_reaches_what_exec_runs() {
+    let forge = Forge::with_project("exec-signal");
+    let script = "trap 'exit 7' TERM; echo here; while :; do sleep 0.02; done";
+    let mut exec = forge
+        .command("-q creds exec dev -- sh -c")
+        .arg(script)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(exec.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "here\n");
+
+    kill_process(Pid::from_child(&exec), Signal::TERM).unwrap();
+
+    assert_eq!(exec.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn github_hides_what_is_minted_before_it_is_shown() {
+    let forge = Forge::with_project("hide");
+    let mint = |command: &str, variable: &str| {
+        forge.command(command).env(variable, "true").output().unwrap()
+    };
+    for command in ["creds mint dev", "creds env dev", "creds mint --workspace"] {
+        let output = mint(command, "GITHUB_ACTIONS");
+        let (stdout, stderr) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        let hidden = stderr.lines().find_map(|line| line.strip_prefix("::add-mask::")).unwrap();
+        assert!(stdout.contains(hidden), "{stdout}");
+        let output = mint(command, "GITLAB_CI");
+        assert!(!String::from_utf8(output.stderr).unwrap().contains("eyJ"));
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn completions_in_the_repository_are_what_the_program_prints() {
 }
 
 /// Returns the command lines of `parent` and of all below it, each ending in a space if not empty.
-fn commands(forge: &Forge, parent: &str) -> Vec<String> {
+pub(crate) fn commands(forge: &Forge, parent: &str) -> Vec<String> {
     let mut all = vec![parent.to_owned()];
     let help = help(forge, parent);
     let Some((_, list)) = help.split_once("\nCommands:\n") else { return all };

@@ -10,7 +10,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("time", &[]),
     ("wire", &["secret", "time"]),
-    ("ui", &["error", "time"]),
+    ("ui", &["error", "secret", "time"]),
     ("bundle", &["error", "time", "wire"]),
     ("auth", &["error", "secret", "time", "wire"]),
     ("api", &["error", "secret", "time", "wire", "auth"]),

@@ -5,6 +5,8 @@
 mod apps;
 mod beside;
 mod branch;
+#[cfg(target_os = "linux")]
+mod canary;
 mod contract;
 mod creds;
 mod deploy;
@@ -35,6 +37,7 @@ mod own;
 mod processes;
 mod questions;
 mod scaffold;
+mod secrets;
 mod smoke;
 #[cfg(target_os = "linux")]
 mod soak;

@@ -1,8 +1,12 @@
 //! `lakeforge migrate` from the outside: each service's own command, with fresh credentials.
 
+use std::io::{BufRead, BufReader};
+
 use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::forge::{Forge, assert_snake_case};
+use crate::own;
 
 /// An app that needs nothing but the standard library.
 const APP: &str = r#"
@@ -147,4 +151,175 @@ fn migrate_never_shows_the_password_that_a_command_prints() {
     assert!(shown.ends_with("--- exit 11"), "{shown}");
     assert!(!shown.contains("eyJ"), "{shown}");
     assert!(!forge.read(".databricks/lakeforge/local/logs/migrate-leak-a.log").contains("eyJ"));
+}
+
+/// What a line says of the name before the colon: `token: VALUE`.
+fn said<'a>(log: &'a str, name: &str) -> &'a str {
+    let line = log.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+    line.unwrap_or_else(|| panic!("no `{name}` in {log}"))
+}
+
+#[test]
+fn a_migration_gets_the_login_it_needs_and_its_log_holds_no_secret() {
+    let script = r#"
+        echo "token: ${DATABRICKS_TOKEN-none}"
+        echo "secret: ${DATABRICKS_CLIENT_SECRET-none}"
+        echo "variable: ${BUNDLE_VAR_api_token-none}"
+        echo "profile: $DATABRICKS_CONFIG_PROFILE of $DATABRICKS_CONFIG_FILE"
+        echo "host: ${DATABRICKS_HOST-none}"
+        echo "pip: $PIP_INDEX_URL"
+        echo "region: $BUNDLE_VAR_region"
+        echo "password: $PGPASSWORD"
+        echo "base64: $(printf %s "$PGPASSWORD" | base64)"
+        echo "inside: $(printf 'user:%s!' "$PGPASSWORD" | base64 -w0)"
+        printf %s "$PGPASSWORD" | fold -w 40; echo
+        printf %s "$PGPASSWORD" | fold -w 1; echo
+        printf 'pip-pa'; sleep 0.1; echo 'ssword'
+        echo 'the end'; exit 1"#;
+    let forge = deployed(&["leak-b"], &[script]);
+
+    let output = forge
+        .command("migrate -p local")
+        .env("DATABRICKS_TOKEN", "dapi-canary-0123")
+        .env("DATABRICKS_CLIENT_SECRET", "dose-canary-0123")
+        .env("DATABRICKS_HOST", "https://other.test")
+        .env("BUNDLE_VAR_api_token", "bundle-canary-0123")
+        .env("BUNDLE_VAR_region", "eu-west-1")
+        .env("PIP_INDEX_URL", "https://me:pip-password@pypi.test/simple")
+        .output()
+        .unwrap();
+
+    let shown = forge.shown(&output);
+    assert!(shown.ends_with("--- exit 11"), "{shown}");
+    let file = forge.path().join(".databricks/lakeforge/local/logs/migrate-leak-b.log");
+    let log = std::fs::read_to_string(&file).unwrap();
+    for text in [&shown, &log] {
+        assert!(!text.contains("eyJ") && !text.contains("ZXlK"), "{text}");
+        assert!(!text.contains("canary") && !text.contains("pip-password"), "{text}");
+        assert!(text.contains("the end"), "{text}");
+    }
+    for name in ["token", "secret", "variable", "host"] {
+        assert_eq!(said(&log, name), "none");
+    }
+    let profiles = forge.data().join("databrickscfg");
+    assert_eq!(said(&log, "profile"), format!("local of {}", profiles.display()));
+    assert_eq!(said(&log, "pip"), "https://me:***@pypi.test/simple");
+    assert_eq!(said(&log, "region"), "eu-west-1");
+    assert_eq!(said(&log, "password"), "***");
+    // What is left holds bits of the secret's first and last byte and of what stands around it.
+    for name in ["base64", "inside"] {
+        assert!(said(&log, name).contains("***") && said(&log, name).len() < 20, "{log}");
+    }
+    // Folded, a secret is one all the same; the last is one that came in two pieces.
+    assert!(log.ends_with("***\n***\n***\nthe end\n"), "{log}");
+    assert_eq!(mode(&file), 0o600);
+    assert_eq!(mode(file.parent().unwrap()), 0o700);
+}
+
+/// Returns who may do what with `path`.
+fn mode(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_target_cannot_lead_the_logs_out_of_the_bundle() {
+    let forge = deployed(&["move-t"], &["true"]);
+    let text = forge.read("databricks.yml");
+    forge.write("databricks.yml", &text.replace("{local: {", "{../../../victim: {"));
+
+    for command in ["migrate", "migrate --dry-run", "deploy", "deploy --dry-run"] {
+        let shown = forge.run(command);
+        assert!(shown.contains("a target cannot be called `../../../victim`"), "{shown}");
+        assert!(shown.ends_with("--- exit 2"), "{shown}");
+    }
+    assert!(!forge.path().parent().unwrap().join("victim").exists());
+}
+
+#[test]
+fn what_a_migration_says_cannot_steer_the_terminal_or_ci() {
+    let script = r"printf 'wipe \033[2J \033]0;title\007\n::stop-commands::x\n  ::error::no\n##[group]x\n'; exit 1";
+    let forge = deployed(&["steer-a"], &[script]);
+
+    let output = forge.output("migrate");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+
+    assert!(!stderr.contains(|c: char| c.is_control() && c != '\n'), "{stderr:?}");
+    assert!(!stderr.lines().any(|line| line.trim_start().starts_with("::")), "{stderr}");
+    assert!(
+        stderr.contains("wipe \\u{1b}[2J") && stderr.contains("\\::stop-commands::x"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("#\\#[group]x"), "{stderr}");
+    let log = forge.read(".databricks/lakeforge/local/logs/migrate-steer-a.log");
+    assert!(log.contains("::stop-commands::x"), "the log is what was said: {log}");
+}
+
+/// A command that writes its shell's process id, and goes on for ever in a shell below.
+const ENDLESS: &str = "sh -c 'echo $$ > inner; while :; do echo x >> lines; sleep 0.05; done' & echo $$ > outer; wait";
+
+/// Starts `migrate`, waits until its command runs, and returns it with the process ids of the command.
+fn running(forge: &Forge, folder: &str) -> (std::process::Child, Vec<Pid>) {
+    let migrate = forge
+        .command("migrate")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(forge.path().join(folder).join(name)).ok()?;
+        text.strip_suffix('\n')?.parse().ok().map(own::pid)
+    };
+    let there = || read("inner").is_some() && read("outer").is_some();
+    assert!(own::within(std::time::Duration::from_secs(60), there));
+    (migrate, ["inner", "outer"].iter().filter_map(|name| read(name)).collect())
+}
+
+#[test]
+fn an_interrupted_migration_ends_with_all_it_started_and_says_how_far_it_came() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let names = [format!("cut-a-{code}"), format!("cut-b-{code}")];
+        let projects: Vec<&str> = names.iter().map(String::as_str).collect();
+        let good = "psql -XqAtc 'create table if not exists done (id int)'";
+        let forge = deployed(&projects, &[ENDLESS, good]);
+        let (mut migrate, processes) = running(&forge, projects[0]);
+        let stderr = BufReader::new(migrate.stderr.take().unwrap());
+        let mut lines = stderr.lines().map(Result::unwrap);
+        lines.find(|line| line.starts_with(&format!("{}: migrated", projects[1]))).unwrap();
+
+        kill_process(Pid::from_child(&migrate), signal).unwrap();
+        let rest: Vec<String> = lines.collect();
+        let rest = rest.join("\n");
+
+        assert_eq!(migrate.wait().unwrap().code(), Some(code), "{rest}");
+        assert!(own::gone(&processes), "{processes:?}");
+        for part in [
+            format!("migrated: {}", projects[1]),
+            format!("stopped half-way, what it had committed stays: {}", projects[0]),
+            format!("try: lakeforge migrate --only {}", projects[0]),
+        ] {
+            assert!(rest.contains(&part), "`{part}` is not in {rest}");
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_kills_what_ignores_the_first() {
+    let forge = deployed(&["cut-deaf"], &[&format!("trap '' TERM; {ENDLESS}")]);
+    let (mut migrate, processes) = running(&forge, "cut-deaf");
+    let process = Pid::from_child(&migrate);
+    let mut stderr = BufReader::new(migrate.stderr.take().unwrap()).lines().map(Result::unwrap);
+    kill_process(process, Signal::TERM).unwrap();
+    stderr.find(|line| line.contains("again to leave at once")).unwrap();
+    // Signals within half a second are one wish.
+    let ended = || {
+        let _ = kill_process(process, Signal::TERM);
+        migrate.try_wait().unwrap().is_some()
+    };
+    assert!(own::within(std::time::Duration::from_secs(8), ended));
+
+    assert_eq!(migrate.wait().unwrap().code(), Some(143));
+    assert!(own::gone(&processes), "{processes:?}");
+    let rest: Vec<String> = stderr.collect();
+    assert!(rest.iter().any(|line| line.contains("what still ran is killed")), "{rest:?}");
 }

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::secret::Mask;
+
 /// Size at which a log is set aside and a new one begun; one older log is kept.
 const LARGEST: u64 = 2 * 1024 * 1024;
 /// Lines a slow follower may lag behind before it misses some.
@@ -40,13 +42,20 @@ pub(crate) struct Line {
 pub(crate) struct Log {
     path: PathBuf,
     open: Mutex<Option<(File, u64)>>,
+    mask: Mask,
     followers: broadcast::Sender<Line>,
 }
 
 impl Log {
     /// Creates the log at `path`; the file is made with the first line.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Log { path, open: Mutex::new(None), followers: broadcast::Sender::new(BUFFER) }
+        let followers = broadcast::Sender::new(BUFFER);
+        Log { path, open: Mutex::new(None), mask: Mask::default(), followers }
+    }
+
+    /// Returns what hides the app's secrets in what it says.
+    pub(crate) fn mask(&self) -> &Mask {
+        &self.mask
     }
 
     /// Adds a line. A full disk loses it: an app is not stopped for its log.

@@ -15,11 +15,15 @@ use tokio::sync::watch;
 
 use super::log::{Log, Origin};
 use crate::local::tether::{self, Tethered};
+use crate::secret::{Secret, is_secret_name};
 
 /// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 /// Longest line of output that is kept in one piece.
 const LONGEST_LINE: usize = 16 * 1024;
+
+/// How long output that may be the beginning of a secret waits for the rest.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A process that was started.
 pub(crate) struct Process {
@@ -32,7 +36,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` in `folder` with exactly `variables`; its output goes to `log`.
+    /// Starts `command` in `folder` with exactly `variables`; its output goes to `log`, without the
+    /// secrets among them.
     pub(crate) fn spawn(
         command: &[String],
         folder: &Path,
@@ -40,6 +45,9 @@ impl Process {
         port: u16,
         log: &Arc<Log>,
     ) -> io::Result<Process> {
+        for (_, value) in variables.iter().filter(|(name, _)| is_secret_name(name)) {
+            log.mask().hide(&Secret::new(value.clone()));
+        }
         let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
         let program = resolve(&command[0], folder, path.map_or("", String::as_str));
         let mut child = Command::new(program)
@@ -125,27 +133,49 @@ fn either(pipe: impl AsyncRead + Send + Unpin + 'static) -> Box<dyn AsyncRead + 
     Box::new(pipe)
 }
 
-/// Passes output on line by line; a line without end is cut, so that memory stays bounded.
+/// Passes output on line by line, without the app's secrets.
 async fn pass_on(mut pipe: Box<dyn AsyncRead + Send + Unpin>, log: Arc<Log>) {
-    let mut line: Vec<u8> = Vec::new();
+    let (mut stream, mut line) = (log.mask().stream(), Line::new(Arc::clone(&log)));
     let mut chunk = vec![0; 8192];
     loop {
-        let count = match pipe.read(&mut chunk).await {
-            Ok(0) | Err(_) => break,
-            Ok(count) => count,
-        };
-        for byte in &chunk[..count] {
-            if *byte == b'\n' || line.len() >= LONGEST_LINE {
-                log.write(Origin::App, &String::from_utf8_lossy(&line));
-                line.clear();
+        let limit = if stream.is_holding() { PAUSE } else { Duration::MAX };
+        match tokio::time::timeout(limit, pipe.read(&mut chunk)).await {
+            Ok(Ok(0) | Err(_)) => break,
+            Ok(Ok(count)) => line.add(&stream.push(&chunk[..count])),
+            Err(_) => line.add(&stream.flush()),
+        }
+    }
+    line.add(&stream.finish());
+    line.end();
+}
+
+/// A line on its way into the log; one without end is cut, so that memory stays bounded.
+struct Line {
+    text: Vec<u8>,
+    log: Arc<Log>,
+}
+
+impl Line {
+    fn new(log: Arc<Log>) -> Self {
+        Line { text: Vec::new(), log }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if *byte == b'\n' || self.text.len() >= LONGEST_LINE {
+                self.log.write(Origin::App, &String::from_utf8_lossy(&self.text));
+                self.text.clear();
             }
             if *byte != b'\n' {
-                line.push(*byte);
+                self.text.push(*byte);
             }
         }
     }
-    if !line.is_empty() {
-        log.write(Origin::App, &String::from_utf8_lossy(&line));
+
+    fn end(self) {
+        if !self.text.is_empty() {
+            self.log.write(Origin::App, &String::from_utf8_lossy(&self.text));
+        }
     }
 }
 
@@ -197,6 +227,28 @@ mod tests {
         assert!(text.contains(&"oops".to_owned()), "{text:?}");
         assert!(text.contains(&"PATH=/usr/bin:/bin".to_owned()), "{text:?}");
         assert!(!text.iter().any(|line| line.starts_with("CARGO")), "{text:?}");
+    }
+
+    #[tokio::test]
+    async fn an_app_cannot_spill_its_secrets_into_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::new(folder.path().join("log")));
+        let script = "echo \"is $DATABRICKS_CLIENT_SECRET\"; printf dose-01; sleep 0.05; echo 23456789; \
+                      printf 'may go on dose-'; sleep 0.6; echo done";
+        let secret = ("DATABRICKS_CLIENT_SECRET".to_owned(), "dose-0123456789".to_owned());
+        let variables = [variables(), vec![secret]].concat();
+
+        let process = Process::spawn(&shell(script), folder.path(), variables, 1, &log).unwrap();
+        process.wait().await;
+
+        let text = || -> Vec<String> { log.tail(9).into_iter().map(|line| line.message).collect() };
+        for _ in 0..500 {
+            if text().len() == 3 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(text(), ["is ***", "***", "may go on dose-done"]);
     }
 
     #[tokio::test]

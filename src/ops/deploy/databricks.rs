@@ -11,9 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
 
+use super::run::Journal;
 use super::{Action, Change};
 use crate::api::Poll;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::child::{self, Patience};
 use crate::ui::Steps;
 
 /// First release that knows Lakebase projects, branches and endpoints.
@@ -26,6 +28,7 @@ pub(crate) struct Databricks {
     /// Its version, as it says.
     pub(crate) version: String,
     call: Call,
+    steps: Steps,
 }
 
 /// What every call of the Databricks CLI is given.
@@ -47,7 +50,7 @@ impl Databricks {
     /// Starts `program` to learn its version.
     ///
     /// Fails with `Usage` when it does not start or is too old for Lakebase.
-    pub(crate) async fn open(program: PathBuf, call: Call) -> Result<Self> {
+    pub(crate) async fn open(program: PathBuf, call: Call, steps: &Steps) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Version {
@@ -71,7 +74,7 @@ impl Databricks {
                 .why(format!("version {} does not know Lakebase", version.version))
                 .hint("install the Databricks CLI 1.11 or later"));
         }
-        Ok(Databricks { program, version: version.version, call })
+        Ok(Databricks { program, version: version.version, call, steps: steps.clone() })
     }
 
     /// Returns the program and its version, as people read it.
@@ -157,9 +160,9 @@ impl Databricks {
     }
 
     /// Runs one app; what the CLI says goes to `log`.
-    pub(super) async fn run_app(&self, key: &str, log: &Path) -> Result<()> {
+    pub(super) async fn run_app(&self, key: &str, log: &Journal) -> Result<()> {
         let output = self.output(&["bundle", "run", key]).await?;
-        append(log, &output.stderr);
+        log.write(&String::from_utf8_lossy(&output.stderr));
         check(&output).doing(|| format!("`databricks bundle run {key}` failed"))
     }
 
@@ -186,7 +189,6 @@ impl Databricks {
             .env("DATABRICKS_CLI_UPSTREAM", "lakeforge")
             .env("DATABRICKS_CLI_UPSTREAM_VERSION", env!("CARGO_PKG_VERSION"))
             .env_remove("DATABRICKS_OUTPUT_FORMAT")
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Some(profile) = &self.call.profile {
@@ -196,9 +198,12 @@ impl Databricks {
             command.env(format!("BUNDLE_VAR_{name}"), value);
         }
         tracing::debug!(program = %self.program.display(), ?arguments, "running the Databricks CLI");
-        // It is never killed: a Ctrl-C reaches it as it reaches us, and it gives its lock back.
-        let child = command.spawn()?;
-        Ok(child.wait_with_output().await?)
+        // It is never killed: told to stop, it gives its lock back.
+        let (child, group) = child::spawn(&self.steps, &mut command, Patience::Endless)?;
+        match group.wait(child.wait_with_output()).await {
+            (output, None) => Ok(output?),
+            (_, Some(stopped)) => Err(stopped.signal.into()),
+        }
     }
 }
 
@@ -289,13 +294,6 @@ fn in_state(summary: &Value) -> Vec<(String, String)> {
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.trim_start_matches('v').split(['.', '-']);
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-fn append(log: &Path, bytes: &[u8]) {
-    use std::io::Write;
-    if let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(log) {
-        let _ = file.write_all(bytes);
-    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::branch;
 use crate::ops::confirm::Confirmed;
 use crate::ops::drift::Drift;
+use crate::ops::log::{self, FileName};
 use crate::ui::Steps;
 use crate::wire::apps::EnvVar;
 use run::{Orders, Run, Starter};
@@ -140,6 +141,7 @@ pub(crate) async fn plan(
     request: &Request,
 ) -> Result<Plan> {
     let selected = bundle.select(&request.only, "--only")?;
+    log::folder_of(bundle)?;
     let me = api.me().await.doing(|| "could not ask who is deploying".to_owned())?;
     let runs: Vec<PlannedRun> = selected
         .into_iter()
@@ -193,7 +195,7 @@ pub(crate) async fn apply(
     request: &Request,
     told: &dyn Fn(&Outcome),
 ) -> Result<Vec<Outcome>> {
-    let folder = bundle.root.join(".databricks/lakeforge").join(&bundle.target.name);
+    let folder = log::folder_of(bundle)?;
     let applies = !matches!(plan.work, Work::Nothing);
     if applies {
         // Stopped half-way, what is made by then is known too.
@@ -255,7 +257,9 @@ fn planned_run(bundle: &Bundle, app: &bundle::App, user: &str) -> Result<Planned
             serde_json::from_value::<EnvVar>(value.clone()).ok()
         }),
     };
-    let run = Run { key: app.key.clone(), name: app.name.clone(), deployment };
+    let (key, name) = (app.key.clone(), app.name.clone());
+    let log = FileName::check("an app", &name)?;
+    let run = Run { key, name, log, deployment };
     Ok(PlannedRun { run, source: app.source.clone() })
 }
 

@@ -1,6 +1,5 @@
 //! Running apps: each started, watched until it serves, its log kept; all at the same time.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,9 @@ use serde::Serialize;
 use super::databricks::Databricks;
 use crate::api::{Client, DeploymentRequest, Poll};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::log::{self, FileName, Log};
 use crate::ops::parallel;
+use crate::secret::Mask;
 use crate::ui::{Step, Steps};
 use crate::wire::apps::{App, AppState, ComputeState, Deployment, DeploymentState};
 
@@ -26,6 +27,8 @@ pub(super) struct Run {
     pub(super) key: String,
     /// Name in the workspace.
     pub(super) name: String,
+    /// Name of its log.
+    pub(super) log: FileName,
     /// What to deploy, when we deploy it ourselves.
     pub(super) deployment: DeploymentRequest,
 }
@@ -101,7 +104,8 @@ async fn run(
     told: &dyn Fn(&Outcome),
 ) -> Outcome {
     let start = Instant::now();
-    let log = Log::new(orders.logs, &app.name);
+    let mask = api.login().mask();
+    let log = Journal::new(orders.logs, &app.log, mask);
     let step = steps.lane(&app.name, "starting");
     let watch =
         Watch { api, step: &step, log: &log, app: &app, orders, poll: Poll::new(orders.limit) };
@@ -112,7 +116,7 @@ async fn run(
         state: if orders.wait { "RUNNING" } else { "DEPLOYED" },
         url: None,
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        log: log.path.clone(),
+        log: log::path(orders.logs, &app.log),
         error: None,
         last_lines: Vec::new(),
     };
@@ -128,13 +132,15 @@ async fn run(
             ));
         }
         Err(error) => {
+            let error = mask.text(&error.to_string()).into_owned();
+            let said = last_lines(api, orders.starter, &app.name).await;
             outcome.state = "FAILED";
-            outcome.error = Some(error.to_string());
-            outcome.last_lines = last_lines(api, orders.starter, &app.name).await;
+            outcome.last_lines = lines_without_secrets(mask, &said);
             log.line(&format!("failed: {error}"));
             outcome.last_lines.iter().for_each(|line| log.line(line));
             let mut text = format!("failed: {error}");
             outcome.last_lines.iter().for_each(|line| text.push_str(&format!("\n    {line}")));
+            outcome.error = Some(error);
             step.finish(text);
         }
     }
@@ -151,11 +157,16 @@ async fn last_lines(api: &Client, starter: Starter<'_>, app: &str) -> Vec<String
     }
 }
 
+/// Returns `lines` without secrets, also without those that were broken into several.
+fn lines_without_secrets(mask: &Mask, lines: &[String]) -> Vec<String> {
+    mask.text(&lines.join("\n")).lines().map(str::to_owned).collect()
+}
+
 /// One app under way.
 struct Watch<'a> {
     api: &'a Client,
     step: &'a Step,
-    log: &'a Log,
+    log: &'a Journal,
     app: &'a Run,
     orders: Orders<'a>,
     poll: Poll,
@@ -172,7 +183,7 @@ impl Watch<'_> {
         self.say("deploying");
         match self.orders.starter {
             Starter::Api => self.deploy().await?,
-            Starter::Databricks(cli) => cli.run_app(&self.app.key, &self.log.path).await?,
+            Starter::Databricks(cli) => cli.run_app(&self.app.key, self.log).await?,
         }
         if self.orders.wait {
             self.say("waiting until it runs");
@@ -285,23 +296,23 @@ impl Watch<'_> {
     }
 }
 
-/// The file that keeps what was said of one app.
+/// The log of one app; a log that cannot be written must not stop a deployment.
 #[derive(Debug)]
-struct Log {
-    path: PathBuf,
-}
+pub(super) struct Journal(Option<Log>);
 
-impl Log {
-    fn new(folder: &Path, app: &str) -> Self {
-        let path = folder.join(format!("{app}.log"));
-        // A log that cannot be written must not stop a deployment.
-        let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, ""));
-        Log { path }
+impl Journal {
+    fn new(folder: &Path, name: &FileName, mask: &Mask) -> Self {
+        Journal(Log::create(folder, name, mask).ok())
     }
 
     fn line(&self, text: &str) {
-        if let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(&self.path) {
-            let _ = writeln!(file, "{:.3} {text}", Timestamp::now());
+        self.write(&format!("{:.3} {text}\n", Timestamp::now()));
+    }
+
+    /// Adds `text`, which is whole.
+    pub(super) fn write(&self, text: &str) {
+        if let Some(log) = &self.0 {
+            let _ = log.write(text);
         }
     }
 }

@@ -1,6 +1,12 @@
-//! A value that never shows itself: tokens, passwords, keys.
+//! A value that never shows itself, and what hides it in everything that is written.
+
+mod known;
+mod mask;
 
 use std::fmt;
+
+pub(crate) use known::{is_secret_name, password_in};
+pub(crate) use mask::{Mask, Stream};
 
 use serde::{Deserialize, Serialize};
 
