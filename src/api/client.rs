@@ -257,7 +257,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 /// Reads the body of a refusal, also where it is not the envelope of the API.
-fn read_failure(status: StatusCode, body: &[u8]) -> Failure {
+pub(super) fn read_failure(status: StatusCode, body: &[u8]) -> Failure {
     if let Ok(failure) = serde_json::from_slice::<Failure>(body)
         && (!failure.error_code.is_empty() || !failure.message.is_empty())
     {

@@ -27,4 +27,6 @@ pub(crate) use operations::{Pending, Poll};
 pub(crate) use visit::Visit;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -1,7 +1,10 @@
 //! `lakeforge deploy` from the outside, with the built-in engine.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::time::Duration;
 
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::apps::{App, bundle};
 use crate::forge::Forge;
 use crate::http::Admin;
+use crate::own;
 
 /// Returns the text with its lines in order, because apps end in any.
 fn sorted(text: &str) -> String {
@@ -228,6 +232,45 @@ fn deploy_goes_on_after_an_interruption() {
     let admin = Admin::of(&forge);
     for app in ["cut-first", "cut-second"] {
         assert_eq!(admin.app(app)["app_status"]["state"], "RUNNING");
+    }
+}
+
+/// A Databricks CLI that deploys until it is told to stop, and then gives its lock back.
+const PATIENT_CLI: &str = r#"#!/bin/sh
+case "$*" in
+version*) echo '{"Version": "1.14.0"}' ;;
+"bundle plan"*) echo '{"plan_version": 2, "plan": {}}' ;;
+"bundle deploy"*)
+    trap 'sleep 0.3; echo "given back" >> lock; exit 1' INT TERM
+    echo taken > lock
+    while :; do sleep 0.05; done ;;
+esac
+"#;
+
+#[test]
+fn a_signal_reaches_the_databricks_cli_and_its_lock_is_given_back() {
+    let forge = Forge::new();
+    bundle(&forge, "lock", &[], &[("lock-app", App::Healthy)]);
+    forge.write("databricks", PATIENT_CLI);
+    let cli = forge.path().join("databricks");
+    fs::set_permissions(&cli, fs::Permissions::from_mode(0o755)).unwrap();
+    let lock = || fs::read_to_string(forge.path().join("lock")).unwrap_or_default();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let deploy = forge
+            .command("deploy --engine cli")
+            .env("DATABRICKS_CLI_PATH", &cli)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(own::within(Duration::from_secs(60), || lock() == "taken\n"));
+
+        kill_process(Pid::from_child(&deploy), signal).unwrap();
+        let output = deploy.wait_with_output().unwrap();
+
+        assert_eq!(output.status.code(), Some(code), "{}", forge.shown(&output));
+        assert_eq!(lock(), "taken\ngiven back\n");
+        fs::remove_file(forge.path().join("lock")).unwrap();
     }
 }
 

@@ -1,11 +1,12 @@
 //! `lakeforge migrate` from the outside: each service's own command, with fresh credentials.
 
-use std::io::{BufRead, BufReader};
+use std::time::Duration;
 
 use insta::assert_snapshot;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 
 use crate::forge::{Forge, assert_snake_case};
+use crate::job::Job;
 use crate::own;
 
 /// An app that needs nothing but the standard library.
@@ -258,47 +259,39 @@ fn what_a_migration_says_cannot_steer_the_terminal_or_ci() {
 /// A command that writes its shell's process id, and goes on for ever in a shell below.
 const ENDLESS: &str = "sh -c 'echo $$ > inner; while :; do echo x >> lines; sleep 0.05; done' & echo $$ > outer; wait";
 
-/// Starts `migrate`, waits until its command runs, and returns it with the process ids of the command.
-fn running(forge: &Forge, folder: &str) -> (std::process::Child, Vec<Pid>) {
-    let migrate = forge
-        .command("migrate")
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+/// Waits until the command of the service in `folder` runs, and returns its processes.
+fn wait_until_it_runs(forge: &Forge, folder: &str) -> Vec<Pid> {
     let read = |name: &str| {
         let text = std::fs::read_to_string(forge.path().join(folder).join(name)).ok()?;
         text.strip_suffix('\n')?.parse().ok().map(own::pid)
     };
     let there = || read("inner").is_some() && read("outer").is_some();
-    assert!(own::within(std::time::Duration::from_secs(60), there));
-    (migrate, ["inner", "outer"].iter().filter_map(|name| read(name)).collect())
+    assert!(own::within(Duration::from_secs(60), there));
+    ["inner", "outer"].iter().filter_map(|name| read(name)).collect()
 }
 
 #[test]
 fn an_interrupted_migration_ends_with_all_it_started_and_says_how_far_it_came() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let names = [format!("cut-a-{code}"), format!("cut-b-{code}")];
-        let projects: Vec<&str> = names.iter().map(String::as_str).collect();
+        let [cut, done] = &names;
         let good = "psql -XqAtc 'create table if not exists done (id int)'";
-        let forge = deployed(&projects, &[ENDLESS, good]);
-        let (mut migrate, processes) = running(&forge, projects[0]);
-        let stderr = BufReader::new(migrate.stderr.take().unwrap());
-        let mut lines = stderr.lines().map(Result::unwrap);
-        lines.find(|line| line.starts_with(&format!("{}: migrated", projects[1]))).unwrap();
+        let forge = deployed(&[cut, done], &[ENDLESS, good]);
+        let mut migrate = Job::start(&forge, "migrate");
+        migrate.wait_until_it_says(&format!("{done}: migrated"));
+        let processes = wait_until_it_runs(&forge, cut);
 
-        kill_process(Pid::from_child(&migrate), signal).unwrap();
-        let rest: Vec<String> = lines.collect();
-        let rest = rest.join("\n");
+        migrate.signal(signal);
+        let shown = migrate.end();
 
-        assert_eq!(migrate.wait().unwrap().code(), Some(code), "{rest}");
+        assert!(shown.ends_with(&format!("--- exit {code}")), "{shown}");
         assert!(own::gone(&processes), "{processes:?}");
         for part in [
-            format!("migrated: {}", projects[1]),
-            format!("stopped half-way, what it had committed stays: {}", projects[0]),
-            format!("try: lakeforge migrate --only {}", projects[0]),
+            format!("why: migrated: {done}\n"),
+            format!("why: stopped half-way, what it had committed stays: {cut}\n"),
+            format!("try: lakeforge migrate --only {cut}\n"),
         ] {
-            assert!(rest.contains(&part), "`{part}` is not in {rest}");
+            assert!(shown.contains(&part), "`{part}` is not in {shown}");
         }
     }
 }
@@ -306,20 +299,17 @@ fn an_interrupted_migration_ends_with_all_it_started_and_says_how_far_it_came() 
 #[test]
 fn a_second_signal_kills_what_ignores_the_first() {
     let forge = deployed(&["cut-deaf"], &[&format!("trap '' TERM; {ENDLESS}")]);
-    let (mut migrate, processes) = running(&forge, "cut-deaf");
-    let process = Pid::from_child(&migrate);
-    let mut stderr = BufReader::new(migrate.stderr.take().unwrap()).lines().map(Result::unwrap);
-    kill_process(process, Signal::TERM).unwrap();
-    stderr.find(|line| line.contains("again to leave at once")).unwrap();
-    // Signals within half a second are one wish.
-    let ended = || {
-        let _ = kill_process(process, Signal::TERM);
-        migrate.try_wait().unwrap().is_some()
-    };
-    assert!(own::within(std::time::Duration::from_secs(8), ended));
+    let mut migrate = Job::start(&forge, "migrate");
+    let processes = wait_until_it_runs(&forge, "cut-deaf");
 
-    assert_eq!(migrate.wait().unwrap().code(), Some(143));
+    migrate.signal(Signal::TERM);
+    migrate.wait_until_it_says("again to leave at once");
+    // What comes within half a second is the same wish.
+    std::thread::sleep(Duration::from_millis(600));
+    migrate.signal(Signal::TERM);
+    let shown = migrate.end();
+
+    assert!(shown.contains("why: what still ran is killed"), "{shown}");
+    assert!(shown.ends_with("--- exit 143"), "{shown}");
     assert!(own::gone(&processes), "{processes:?}");
-    let rest: Vec<String> = stderr.collect();
-    assert!(rest.iter().any(|line| line.contains("what still ran is killed")), "{rest:?}");
 }
