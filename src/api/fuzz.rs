@@ -1,5 +1,7 @@
 //! Whatever a workspace answers: it is read or refused, and what is read can be used.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::string::string_regex;
 use reqwest::StatusCode;
@@ -101,7 +103,7 @@ fn client() -> Client {
         token: Some(Setting::new("dapi".to_owned().into(), origin())),
         ..Settings::default()
     };
-    Client::new(Login::resolve(settings).unwrap())
+    Client::with_budget(Login::resolve(settings).unwrap(), Duration::ZERO, None)
 }
 
 /// Reads `bytes` as a `T`; what is refused becomes an error that people can read.
