@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::environment::Set;
 use super::settings::{Environment, Global};
-use crate::bundle::{self, Bundle, Choice};
+use crate::bundle::{self, Bundle, Choice, Outline};
 use crate::error::{Error, Kind, Result};
 use crate::ui::Ui;
 
@@ -75,12 +75,35 @@ impl Cx {
         if target.is_some() && self.global.target.is_none() {
             tracing::debug!("--target is set by DATABRICKS_BUNDLE_TARGET");
         }
-        let choice = Choice {
-            target: self.global.target.clone().or(target),
+        let choice = self.choice(self.global.target.clone().or(target))?;
+        root.map(|root| Bundle::load(&root, &choice)).transpose()
+    }
+
+    /// Reads the bundle as each of its targets sees it, the chosen one first; one that cannot be
+    /// read is passed over with a warning.
+    ///
+    /// Fails with `Usage` when the chosen one cannot be read.
+    pub(crate) fn bundle_of_each_target(&self) -> Result<Vec<Bundle>> {
+        let mut all = vec![self.bundle()?];
+        let root = all[0].root.clone();
+        for (target, _) in Outline::read(&root, &[])?.targets {
+            if target == all[0].target.name {
+                continue;
+            }
+            match Bundle::load(&root, &self.choice(Some(target.clone()))?) {
+                Ok(bundle) => all.push(bundle),
+                Err(error) => self.ui.steps.warn(format!("target `{target}` passed over: {error}")),
+            }
+        }
+        Ok(all)
+    }
+
+    fn choice(&self, target: Option<String>) -> Result<Choice> {
+        Ok(Choice {
+            target,
             variables: Choice::parse_variables(&self.global.var)?,
             environment: self.environment.with_prefix("BUNDLE_VAR_"),
-        };
-        root.map(|root| Bundle::load(&root, &choice)).transpose()
+        })
     }
 
     /// Returns the data folder of the embedded workspace: `--data-dir`, else below `XDG_DATA_HOME`

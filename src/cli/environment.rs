@@ -213,6 +213,7 @@ fn variables(path: &str, arg: &Arg) -> Vec<(String, String)> {
             ("gen" | "init" | "deploy" | "destroy", "project") => "GEN_PROJECT",
             ("creds", "ttl") => "CREDS_TTL",
             ("init", "app") => "INIT_APP",
+            ("gc", "confirm") => "GC_CONFIRM",
             _ => &flag.to_uppercase().replace('-', "_"),
         };
         (flag.to_owned(), format!("{PREFIX}{own}"))

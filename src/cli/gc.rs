@@ -1,52 +1,68 @@
 //! `lakeforge gc`: what can be asked, and how the answer reads.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::cx::Cx;
 use super::{Done, WaitTimeout};
+use crate::api::Client;
 use crate::bundle::Config;
 use crate::error::{Error, Kind, Result};
-use crate::ops::gc::{self, Decision, OpenPullRequests, Plan, Removed, Rules, Summary};
+use crate::ops::gc::{
+    self, Decision, Obstacle, Plan, PullRequests, Removed, Rules, Stage, Summary,
+};
 use crate::ops::names::Scope;
 use crate::time::{Ttl, distance};
 use crate::ui::{Show, Table};
+use crate::wire::names::{ProjectName, check_id};
 
-/// Find and remove the branches that no open pull request needs
+/// Find and remove the branches that no pull request needs any more
 ///
 /// Shows a plan and stops, unless --apply is given. Goes: a branch named like pr-7 whose pull
-/// request is not in the list, older than the grace period, that nothing was copied from. Default,
-/// protected and root branches are never touched, and any doubt keeps a branch.
+/// request is listed as closed or merged, older than the grace period, that nothing was copied
+/// from. A number that is not listed keeps its branch. Default, protected and root branches are
+/// never touched, any doubt keeps a branch, and each is looked at again just before it goes. More
+/// than half of a project's branches, all of them counted, go only with --confirm.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  gh pr list --state open --limit 1000 --json number | lakeforge gc --open-prs - --apply --yes"
+    after_help = "Example:\n  gh pr list --state all --limit 10000 --json number,state | lakeforge gc --prs - --apply --yes"
 )]
+#[command(group = clap::ArgGroup::new("list").required(true))]
 pub(crate) struct Gc {
-    /// Open pull requests: a file or `-`, one number per line or a JSON array
-    #[arg(long, value_name = "FILE", required_unless_present = "no_open_prs")]
+    /// State of each pull request: a file or `-`, JSON with `number` and `state`, as gh, GitHub or
+    /// GitLab prints it
+    #[arg(long, value_name = "FILE", group = "list")]
+    prs: Option<PathBuf>,
+    /// Every open pull request: a file or `-`, one number per line and then `end COUNT`; it tells
+    /// nothing of numbers above the highest in it
+    #[arg(long, value_name = "FILE", group = "list")]
     open_prs: Option<PathBuf>,
-    /// No pull request is open
-    #[arg(long, conflicts_with = "open_prs")]
-    no_open_prs: bool,
     /// Beginning of a pull request's branch [default: gc.prefix of lakeforge.yml, else pr-]
     #[arg(long)]
     prefix: Option<String>,
     /// How old a branch must be [default: gc.grace of lakeforge.yml, else 24h]
     #[arg(long, value_name = "DURATION")]
     grace: Option<Ttl>,
-    /// Project to look at (can be repeated) [default: those of lakeforge.yml, else all]
+    /// Project to look at (can be repeated) [default: LAKEFORGE_PROJECT, else those of lakeforge.yml]
     #[arg(long, value_name = "NAME")]
     project: Vec<String>,
+    /// Every project in the workspace that a deployment of this bundle holds, by its record there
+    #[arg(long, conflicts_with = "project")]
+    all_projects: bool,
     /// Delete what the plan lets go
     #[arg(long)]
     apply: bool,
     /// Do not ask
     #[arg(short, long, requires = "apply")]
     yes: bool,
+    /// How many branches go, where that is more than half of a project's
+    #[arg(long, value_name = "COUNT")]
+    confirm: Option<usize>,
     /// Show the plan and stop, which is the default
     #[arg(long, conflicts_with = "apply")]
     dry_run: bool,
@@ -57,94 +73,178 @@ pub(crate) struct Gc {
 impl Gc {
     pub(super) async fn run(self, cx: &Cx) -> Result<Done> {
         let config = cx.config()?;
-        let open = self.open()?;
-        let rules = self.rules(&config)?;
         let projects = self.projects(cx, &config)?;
+        let rules = self.rules(&config, self.pull_requests().await?)?;
         let api = cx.api()?;
+        let projects = match projects {
+            Some(named) => named,
+            None => ours(cx, &api).await?,
+        };
         let now = cx.now();
-        let plan = gc::look(&api, projects, &open, now, &rules).await?;
+        let plan = gc::look(&api, &cx.ui.steps, projects, now, &rules).await?;
         for decision in &plan.branches {
             cx.ui.event(&Event::Branch { decision, deletes: decision.reason.deletes() })?;
         }
         if cx.ui.is_text() {
             cx.ui.event(&PlanTable { plan: &plan, now })?;
         }
-        let count = plan.deletions().count();
+        let deleted = plan.deletions().count();
         let seen = plan.branches.len();
-        if !self.apply || count == 0 {
-            let summary = Summary { seen, kept: seen - count, deleted: count, failed: 0 };
-            cx.ui.event(&Event::Summary { applied: self.apply, summary })?;
-            return Ok(Done::from(()));
+        let confirmed = plan.confirm(self.confirm);
+        let applied = self.apply && confirmed.is_ok();
+        if !applied || deleted == 0 {
+            let summary = Summary { seen, kept: seen - deleted, deleted, ..Summary::default() };
+            cx.ui.event(&Event::Summary { applied, summary })?;
+            return confirmed.map(|_| Done::from(()));
         }
+        let confirmed = confirmed?;
         if !self.yes {
-            cx.ui.confirm(&format!("delete {count} of {seen} branches?"), "--yes").await?;
+            cx.ui.confirm(&format!("delete {deleted} of {seen} branches?"), "--yes").await?;
         }
-        let removing = gc::apply(&api, &cx.ui.steps, &plan, &open, &rules, self.wait.limit());
-        finish(cx, &removing.await, seen)
+        let tally = Tally::new(seen);
+        let told = |removed: Removed| tally.add(cx, removed);
+        let limit = self.wait.limit();
+        let ended = gc::apply(&api, &cx.ui.steps, &confirmed, &rules, limit, &told).await;
+        tally.finish(cx, ended, self.confirm)
     }
 
-    /// Reads the list of open pull requests; what cannot be read deletes nothing.
-    fn open(&self) -> Result<OpenPullRequests> {
-        let Some(path) = &self.open_prs else { return Ok(OpenPullRequests::none()) };
-        let text = if path.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
-        } else {
-            std::fs::read_to_string(path)
-        };
-        let text = text.map_err(|error| {
-            Error::new(Kind::Usage, "the list of open pull requests cannot be read")
-                .why(format!("{}: {error}", path.display()))
-        })?;
-        OpenPullRequests::parse(&text)
+    /// Reads what is known of the pull requests; what cannot be read deletes nothing.
+    async fn pull_requests(&self) -> Result<PullRequests> {
+        match (&self.prs, &self.open_prs) {
+            (Some(path), _) => PullRequests::parse_states(&read(path).await?),
+            (None, Some(path)) => PullRequests::parse_open(&read(path).await?),
+            (None, None) => unreachable!("one of the two is required"),
+        }
     }
 
-    fn rules(&self, config: &Config) -> Result<Rules> {
+    fn rules(&self, config: &Config, pull_requests: PullRequests) -> Result<Rules> {
         let prefix = self.prefix.clone().or_else(|| config.gc.prefix.clone());
         let prefix = prefix.unwrap_or_else(|| "pr-".to_owned());
+        let refuse =
+            |why| Error::new(Kind::Usage, format!("`{prefix}` cannot be the prefix")).why(why);
         if prefix.is_empty() || prefix.ends_with(|last: char| last.is_ascii_digit()) {
-            return Err(Error::new(Kind::Usage, format!("`{prefix}` cannot be the prefix"))
-                .why("the number of the pull request follows it, and must be told from it"));
+            return Err(refuse(
+                "the number of the pull request follows it, and must be told from it".to_owned(),
+            ));
         }
+        check_id(&format!("{prefix}1")).map_err(refuse)?;
+        let declared = config.projects.iter().flat_map(|project| &project.branches);
+        let declared = declared.map(|branch| &branch.id);
         Ok(Rules {
-            prefix,
+            pull_requests,
             grace: self.grace.or(config.gc.grace).unwrap_or(Ttl::from_secs(86_400)),
-            protected: config.gc.protected_names.iter().cloned().collect(),
+            protected: config.gc.protected_names.iter().chain(declared).cloned().collect(),
+            prefix,
         })
     }
 
-    fn projects(&self, cx: &Cx, config: &Config) -> Result<Vec<crate::wire::names::ProjectName>> {
-        if !self.project.is_empty() {
-            let one =
-                |flag: &String| Scope { flag: Some(flag.clone()), ..Scope::default() }.project();
-            return self.project.iter().map(|flag| one(flag).map(|(name, _)| name)).collect();
-        }
-        let scope = Scope {
-            variable: cx.environment.get("LAKEFORGE_PROJECT").map(str::to_owned),
-            known: config.projects.iter().map(|project| project.id.clone()).collect(),
-            ..Scope::default()
+    /// Returns the projects that are named, or nothing when all of this bundle are meant.
+    ///
+    /// Fails with `Usage` when nothing names any: a whole workspace is never meant by silence.
+    fn projects(&self, cx: &Cx, config: &Config) -> Result<Option<BTreeSet<ProjectName>>> {
+        let one = |name: &str| {
+            let scope = Scope { flag: Some(name.to_owned()), ..Scope::default() };
+            scope.project().map(|(project, _)| project)
         };
-        Ok(scope.any_projects())
+        if self.all_projects {
+            return Ok(None);
+        }
+        if !self.project.is_empty() {
+            return self.project.iter().map(|name| one(name)).collect::<Result<_>>().map(Some);
+        }
+        if let Some(name) = cx.environment.get("LAKEFORGE_PROJECT") {
+            return one(name).map(|project| Some(BTreeSet::from([project])));
+        }
+        if config.projects.is_empty() {
+            return Err(Error::new(Kind::Usage, "which projects?")
+                .code("PROJECT_UNKNOWN")
+                .why("no project is named, and there is no lakeforge.yml that lists any")
+                .hint("--project NAME, or --all-projects for those this bundle deployed"));
+        }
+        Ok(Some(config.projects.iter().map(|project| ProjectName::new(&project.id)).collect()))
     }
 }
 
-fn finish(cx: &Cx, removed: &[Removed], seen: usize) -> Result<Done> {
-    for removed in removed {
-        cx.ui.event(&Event::Removed(removed))?;
+/// Reads a file, or standard input; signals are heard meanwhile.
+async fn read(path: &Path) -> Result<String> {
+    let source = path.to_owned();
+    let read = move || match source.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()),
+        _ => std::fs::read_to_string(source),
+    };
+    let text = tokio::task::spawn_blocking(read).await.expect("reading does not panic");
+    text.map_err(|error| {
+        Error::new(Kind::Usage, "the list of pull requests cannot be read")
+            .why(format!("{}: {error}", path.display()))
+    })
+}
+
+/// Returns the projects of the workspace that belong to this bundle, and shows the others.
+async fn ours(cx: &Cx, api: &Client) -> Result<BTreeSet<ProjectName>> {
+    let found = gc::of_bundle(api, &cx.bundle_of_each_target()?).await?;
+    for name in &found.others {
+        cx.ui.event(&Event::Skipped { name })?;
     }
-    let count = |test: fn(&Removed) -> bool| removed.iter().filter(|entry| test(entry)).count();
-    let (deleted, failed) = (count(|entry| entry.deleted), count(|entry| entry.error.is_some()));
-    let summary = Summary { seen, kept: seen - deleted - failed, deleted, failed };
-    cx.ui.event(&Event::Summary { applied: true, summary })?;
-    if failed == 0 {
-        return Ok(Done::from(()));
+    if found.ours.is_empty() {
+        return Err(Error::new(Kind::Refused, "no project is known to belong to this bundle")
+            .code("NO_PROJECT_OF_THIS_BUNDLE")
+            .why("no record of a deployment of this bundle is in the workspace, or none holds a project that is there")
+            .hint("--project NAME"));
     }
-    let error = Error::new(
-        Kind::Partial,
-        format!("{failed} of {} branches were not deleted", removed.len()),
-    );
-    let reasons = removed.iter().filter_map(|entry| entry.error.as_deref());
-    Err(reasons.fold(error, |error, reason| error.why(reason)))
+    Ok(found.ours.into_iter().collect())
+}
+
+/// Counts what became of the branches, and shows each as it ends.
+struct Tally {
+    summary: Cell<Summary>,
+    errors: RefCell<Vec<String>>,
+}
+
+impl Tally {
+    fn new(seen: usize) -> Self {
+        let summary = Summary { seen, kept: seen, ..Summary::default() };
+        Tally { summary: Cell::new(summary), errors: RefCell::default() }
+    }
+
+    fn add(&self, cx: &Cx, removed: Removed) {
+        let mut summary = self.summary.get();
+        let count = match &removed.obstacle {
+            None => Some(&mut summary.deleted),
+            Some(Obstacle::Kept(_)) => None,
+            Some(Obstacle::Error(_)) => Some(&mut summary.failed),
+            Some(Obstacle::Interrupted(_)) => Some(&mut summary.interrupted),
+        };
+        if let Some(count) = count {
+            *count += 1;
+            summary.kept -= 1;
+        }
+        self.summary.set(summary);
+        // A stdout that went away must not hide what follows.
+        let _ = cx.ui.event(&Event::Removed(&removed));
+        if let Some(Obstacle::Error(error)) = removed.obstacle {
+            self.errors.borrow_mut().push(error);
+        }
+    }
+
+    /// Shows the summary; `ended` is how the work ended, and `confirm` what was confirmed.
+    fn finish(self, cx: &Cx, ended: Result<()>, confirm: Option<usize>) -> Result<Done> {
+        let summary = self.summary.get();
+        cx.ui.event(&Event::Summary { applied: true, summary })?;
+        let errors = self.errors.into_inner();
+        if let Err(error) = ended {
+            let error = errors.into_iter().fold(error, Error::why);
+            return Err(error.hint(match confirm {
+                None => "the same command again goes on from there",
+                Some(_) => "the same again goes on from there, with `--confirm` for what is left",
+            }));
+        }
+        if errors.is_empty() {
+            return Ok(Done::from(()));
+        }
+        let all = summary.deleted + summary.failed;
+        let headline = format!("{} of {all} branches were not deleted", summary.failed);
+        Err(errors.into_iter().fold(Error::new(Kind::Partial, headline), Error::why))
+    }
 }
 
 #[derive(Serialize)]
@@ -154,6 +254,10 @@ enum Event<'a> {
         #[serde(flatten)]
         decision: &'a Decision,
         deletes: bool,
+    },
+    /// A project that belongs to somebody else.
+    Skipped {
+        name: &'a ProjectName,
     },
     Removed(&'a Removed),
     Summary {
@@ -168,21 +272,34 @@ impl Show for Event<'_> {
         match self {
             // People read the plan as one table.
             Event::Branch { .. } => Ok(()),
-            Event::Removed(removed) if removed.deleted => {
-                writeln!(f, "{}  deleted", removed.name.short())
+            Event::Skipped { name } => {
+                writeln!(f, "{}  skipped: no deployment of this bundle holds it", name.project)
             }
-            Event::Removed(removed) => match removed.kept {
-                Some(reason) => {
-                    writeln!(f, "{}  kept after all: {}", removed.name.short(), reason.text())
+            Event::Removed(removed) => {
+                let name = removed.name.short();
+                match &removed.obstacle {
+                    None => writeln!(f, "{name}  deleted"),
+                    Some(Obstacle::Kept(reason)) => {
+                        writeln!(f, "{name}  kept after all: {}", reason.text())
+                    }
+                    Some(Obstacle::Error(_)) => writeln!(f, "{name}  not deleted"),
+                    Some(Obstacle::Interrupted(Stage::NotBegun)) => {
+                        writeln!(f, "{name}  not deleted: interrupted")
+                    }
+                    Some(Obstacle::Interrupted(Stage::UnderWay)) => {
+                        writeln!(f, "{name}  being deleted when interrupted")
+                    }
                 }
-                None => writeln!(f, "{}  not deleted", removed.name.short()),
-            },
+            }
             Event::Summary { applied, summary } => {
                 let verb = if *applied { "deleted" } else { "to delete" };
-                let Summary { seen, kept, deleted, failed } = summary;
+                let Summary { seen, kept, deleted, failed, interrupted } = summary;
                 write!(f, "{seen} branches: {deleted} {verb}, {kept} kept")?;
                 if *failed > 0 {
                     write!(f, ", {failed} failed")?;
+                }
+                if *interrupted > 0 {
+                    write!(f, ", {interrupted} interrupted")?;
                 }
                 if !applied && *deleted > 0 {
                     f.write_str("; nothing was changed, --apply deletes")?;

@@ -25,6 +25,7 @@ fn bundle(branch: &str) -> Forge {
 fn a_target_is_offered() {
     let forge = bundle("projects/shop/branches/production");
 
+    forge.write("prs.json", "[]");
     let shown = forge.run("deploy -t locla");
     assert_snapshot!(shown, @r#"
         --- stderr
@@ -32,7 +33,7 @@ fn a_target_is_offered() {
           try: did you mean `local`?
         --- exit 2
         "#);
-    for command in ["smoke", "migrate", "branch list", "creds mint dev", "gc --no-open-prs"] {
+    for command in ["smoke", "migrate", "branch list", "creds mint dev", "gc --prs prs.json"] {
         assert_eq!(forge.run(&format!("{command} -t locla")), shown, "{command}");
     }
 }

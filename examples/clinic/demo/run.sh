@@ -102,9 +102,9 @@ say "SQL with a password that lives for an hour"
 run "lakeforge creds exec patient/before-mistake -- psql -c 'select name, birth_date from patient order by name'"
 
 say "Pull request 7 is closed: what nobody needs any more goes"
-echo 12 >open-pull-requests.txt
-run "lakeforge gc --open-prs open-pull-requests.txt --grace 1ms"
-run "lakeforge gc --open-prs open-pull-requests.txt --grace 1ms --apply --yes"
+echo '[{"number": 7, "state": "MERGED"}, {"number": 12, "state": "OPEN"}]' >pull-requests.json
+run "lakeforge gc --prs pull-requests.json --grace 1ms"
+run "lakeforge gc --prs pull-requests.json --grace 1ms --apply --yes"
 run "lakeforge branch list --project patient"
 lakeforge --quiet branch list --project patient | grep -q pr-7 && { echo "pr-7 is still there" >&2; exit 1; }
 

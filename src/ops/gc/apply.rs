@@ -1,13 +1,14 @@
 //! Looking for what may go, and removing it: each branch is looked at again just before.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::open_prs::OpenPullRequests;
-use super::plan::{Decision, Plan, Reason, Rules, plan};
+use super::confirm::Confirmed;
+use super::plan::{Decision, Plan, Reason, Recheck, Rules, plan, recheck};
 use crate::api::{Client, DeletableBranch};
 use crate::error::{Doing, Result};
 use crate::ops::branch;
@@ -21,14 +22,39 @@ use crate::wire::postgres::Branch;
 pub(crate) struct Removed {
     /// Full name.
     pub(crate) name: BranchName,
-    /// Whether it is gone.
+    /// Whether it is known to be gone.
     pub(crate) deleted: bool,
-    /// Why it stayed after all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) kept: Option<Reason>,
-    /// Why it could not be deleted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<String>,
+    /// What kept it, or may have.
+    #[serde(flatten)]
+    pub(crate) obstacle: Option<Obstacle>,
+}
+
+/// What kept a branch that was to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Obstacle {
+    /// It has to stay after all.
+    Kept(Reason),
+    /// It could not be deleted.
+    Error(String),
+    /// The program was interrupted before, or while, it was deleted.
+    Interrupted(Stage),
+}
+
+/// How far a deletion was when the program was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// The workspace was not asked for it.
+    NotBegun,
+    /// The workspace was being asked for it; the branch may be gone.
+    UnderWay,
+}
+
+impl Removed {
+    fn new(name: BranchName, obstacle: Option<Obstacle>) -> Self {
+        Removed { name, deleted: obstacle.is_none(), obstacle }
+    }
 }
 
 /// How many of each.
@@ -42,42 +68,71 @@ pub(crate) struct Summary {
     pub(crate) deleted: usize,
     /// Branches that could not be deleted.
     pub(crate) failed: usize,
+    /// Branches that were still to be deleted when the program was interrupted.
+    pub(crate) interrupted: usize,
 }
 
-/// Reads all branches of `projects`, or of every project when none is named, and plans.
+/// Reads all branches of `projects` and plans.
 ///
 /// Fails when a project cannot be read: half a picture proves nothing.
 pub(crate) async fn look(
     api: &Client,
-    projects: Vec<ProjectName>,
-    open: &OpenPullRequests,
+    steps: &Steps,
+    projects: BTreeSet<ProjectName>,
     now: Timestamp,
     rules: &Rules,
 ) -> Result<Plan> {
-    let branches = branch::list(api, projects).await?;
-    Ok(plan(&branches, open, now, rules))
+    if projects.is_empty() {
+        return Ok(Plan::default());
+    }
+    let _step = steps.start("Reading the branches");
+    let branches = branch::list(api, projects.into_iter().collect()).await?;
+    Ok(plan(&branches, now, rules))
 }
 
-/// Deletes what `planned` lets go; `report` hears of each branch.
+/// Deletes what was confirmed; `on_outcome` hears of each branch as it ends.
 ///
-/// A branch that became a source, default, protected or busy since then stays, and so does one
-/// whose project cannot be read again.
+/// A branch that became a source, default, protected or busy since the plan stays, and so do one
+/// that was made anew and one whose project cannot be read again. Interrupted, no deletion begins
+/// any more, `on_outcome` hears of the branches that are left, and the answer is `Interrupted` or
+/// `Terminated`.
 pub(crate) async fn apply(
     api: &Client,
     steps: &Steps,
-    planned: &Plan,
-    open: &OpenPullRequests,
+    confirmed: &Confirmed<'_>,
     rules: &Rules,
     wait: Duration,
-) -> Vec<Removed> {
-    let mut of_project: BTreeMap<ProjectName, Vec<Decision>> = BTreeMap::new();
-    for decision in planned.deletions() {
-        of_project.entry(decision.name.parent()).or_default().push(decision.clone());
-    }
-    let one = |(project, decisions): (ProjectName, Vec<Decision>)| async move {
-        clear(api, steps, &project, decisions, open, rules, wait).await
+    on_outcome: &dyn Fn(Removed),
+) -> Result<()> {
+    let of_project = confirmed.deletions();
+    let left = of_project.values().flatten().map(|going| (going.name.clone(), Stage::NotBegun));
+    let journal = Journal { left: RefCell::new(left.collect()), on_outcome };
+    let one = |(project, going)| {
+        let journal = &journal;
+        async move { clear(api, steps, &project, going, rules, wait, journal).await }
     };
-    parallel::each(of_project, one).await.into_iter().flatten().collect()
+    let done = steps.unless_interrupted(parallel::each(of_project, one)).await;
+    for (name, stage) in journal.left.take() {
+        on_outcome(Removed::new(name, Some(Obstacle::Interrupted(stage))));
+    }
+    done.map(drop)
+}
+
+/// How far each deletion is that has not ended.
+struct Journal<'a> {
+    left: RefCell<BTreeMap<BranchName, Stage>>,
+    on_outcome: &'a dyn Fn(Removed),
+}
+
+impl Journal<'_> {
+    fn begin(&self, name: &BranchName) {
+        self.left.borrow_mut().insert(name.clone(), Stage::UnderWay);
+    }
+
+    fn end(&self, name: &BranchName, obstacle: Option<Obstacle>) {
+        self.left.borrow_mut().remove(name);
+        (self.on_outcome)(Removed::new(name.clone(), obstacle));
+    }
 }
 
 /// Removes branches of one project, children before their sources.
@@ -85,65 +140,58 @@ async fn clear(
     api: &Client,
     steps: &Steps,
     project: &ProjectName,
-    decisions: Vec<Decision>,
-    open: &OpenPullRequests,
+    mut left: Vec<&Decision>,
     rules: &Rules,
     wait: Duration,
-) -> Vec<Removed> {
-    let mut removed: Vec<Removed> = Vec::new();
-    let mut left: Vec<BranchName> = decisions.into_iter().map(|decision| decision.name).collect();
+    journal: &Journal<'_>,
+) {
     while !left.is_empty() {
         let branches = match api.list_branches(project).await {
             Ok(branches) => branches,
             Err(error) => {
                 let error = names::explain_project(api, project, error).await.to_string();
-                removed.extend(left.into_iter().map(|name| failed(name, error.clone())));
-                return removed;
+                for planned in left {
+                    journal.end(&planned.name, Some(Obstacle::Error(error.clone())));
+                }
+                return;
             }
         };
-        let now = plan(&branches, open, Timestamp::now(), rules);
-        let Some(name) = next(&mut left, &branches) else { return removed };
-        let _step = steps.lane(name.short(), "deleting");
-        removed.push(match now.branches.iter().find(|decision| decision.name == name) {
+        let Some(planned) = next(&mut left, &branches) else { return };
+        let name = &planned.name;
+        let obstacle = match recheck(planned, &branches, Timestamp::now(), rules) {
             // Gone by itself since the plan, which is what was wanted.
-            None => Removed { name, deleted: true, kept: None, error: None },
-            Some(decision) if !decision.reason.deletes() => {
-                Removed { name, deleted: false, kept: Some(decision.reason), error: None }
+            Recheck::Gone => None,
+            Recheck::Stays(reason) => Some(Obstacle::Kept(reason)),
+            Recheck::Goes(branch) => {
+                let _step = steps.lane(name.short(), "deleting");
+                journal.begin(name);
+                remove(api, branch, wait)
+                    .await
+                    .err()
+                    .map(|error| Obstacle::Error(error.to_string()))
             }
-            Some(_) => remove(api, name, &branches, wait).await,
-        });
+        };
+        journal.end(name, obstacle);
     }
-    removed
 }
 
 /// Takes a branch out of `left` that no other branch of `left` was copied from.
-fn next(left: &mut Vec<BranchName>, branches: &[Branch]) -> Option<BranchName> {
-    let is_source = |name: &BranchName| {
+fn next<'p>(left: &mut Vec<&'p Decision>, branches: &[Branch]) -> Option<&'p Decision> {
+    let is_left = |branch: &&Branch| left.iter().any(|planned| planned.name == branch.name);
+    let is_source = |planned: &Decision| {
         branches
             .iter()
-            .filter(|branch| left.contains(&branch.name))
-            .any(|branch| branch.status.source_branch.as_ref() == Some(name))
+            .filter(is_left)
+            .any(|branch| branch.status.source_branch.as_ref() == Some(&planned.name))
     };
-    let index = left.iter().position(|name| !is_source(name)).unwrap_or(0);
+    let index = left.iter().position(|planned| !is_source(planned)).unwrap_or(0);
     (!left.is_empty()).then(|| left.remove(index))
 }
 
-async fn remove(api: &Client, name: BranchName, branches: &[Branch], wait: Duration) -> Removed {
-    let what = || format!("could not delete branch `{}`", name.short());
-    let found = branches.iter().find(|branch| branch.name == name);
-    let done = match found.map(DeletableBranch::disposable).transpose() {
-        Ok(Some(branch)) => branch::remove(api, &branch, wait).await.doing(what),
-        Ok(None) => Ok(()),
-        Err(dear) => Err(dear).doing(what),
-    };
-    match done {
-        Ok(()) => Removed { name, deleted: true, kept: None, error: None },
-        Err(error) => failed(name, error.to_string()),
-    }
-}
-
-fn failed(name: BranchName, error: String) -> Removed {
-    Removed { name, deleted: false, kept: None, error: Some(error) }
+async fn remove(api: &Client, branch: &Branch, wait: Duration) -> Result<()> {
+    let what = || format!("could not delete branch `{}`", branch.name.short());
+    let deletable = DeletableBranch::disposable(branch).doing(what)?;
+    branch::remove(api, &deletable, wait).await.doing(what)
 }
 
 #[cfg(test)]
@@ -160,10 +208,20 @@ mod tests {
         };
         let branches =
             [branch("pr-1", "production"), branch("pr-2", "pr-1"), branch("pr-3", "pr-2")];
-        let mut left: Vec<BranchName> = branches.iter().map(|branch| branch.name.clone()).collect();
+        let planned = branches.each_ref().map(|branch| Decision {
+            name: branch.name.clone(),
+            reason: Reason::Closed,
+            uid: branch.uid.clone(),
+            create_time: branch.create_time,
+            update_time: None,
+            expire_time: None,
+            pull_request: None,
+        });
+        let mut left: Vec<&Decision> = planned.iter().collect();
 
-        let order: Vec<String> =
-            std::iter::from_fn(|| next(&mut left, &branches)).map(|name| name.branch).collect();
+        let order: Vec<&str> = std::iter::from_fn(|| next(&mut left, &branches))
+            .map(|planned| planned.name.branch.as_str())
+            .collect();
 
         assert_eq!(order, ["pr-3", "pr-2", "pr-1"]);
     }
