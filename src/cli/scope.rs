@@ -60,7 +60,12 @@ impl Cx {
         let named = self.global.profile.is_some()
             || self.environment.get("DATABRICKS_HOST").is_some()
             || self.environment.get("DATABRICKS_CONFIG_PROFILE").is_some();
-        let bundle = if named { None } else { self.find_bundle()? };
+        let bundle = match &self.global.target {
+            // Also where it does not decide on the workspace, a target has to be one.
+            Some(_) => Some(self.bundle()?),
+            None if named => None,
+            None => self.find_bundle()?,
+        };
         self.api_for(bundle.as_ref())
     }
 }

@@ -33,7 +33,14 @@ fn a_target_is_offered() {
           try: did you mean `local`?
         --- exit 2
         "#);
-    for command in ["smoke", "migrate", "branch list", "creds mint dev", "gc --prs prs.json"] {
+    for command in [
+        "smoke",
+        "migrate",
+        "branch list",
+        "branch list --project shop -p local",
+        "creds mint dev",
+        "gc --prs prs.json",
+    ] {
         assert_eq!(forge.run(&format!("{command} -t locla")), shown, "{command}");
     }
 }
