@@ -9,8 +9,7 @@ use crate::api::{self, Client, Delays};
 use crate::auth::{GithubOidc, Login, Origin, Setting, Settings};
 use crate::bundle::Bundle;
 use crate::error::Result;
-use crate::ops::child::is_withheld;
-use crate::secret::Secret;
+use crate::secret::{Secret, is_login_secret};
 
 impl Cx {
     /// Returns the workspace to talk to; connects on first use.
@@ -38,7 +37,7 @@ impl Cx {
         &self,
         login: &Login,
     ) -> (BTreeMap<String, String>, Vec<String>) {
-        let names = self.environment.names().filter(|name| is_withheld(name));
+        let names = self.environment.names().filter(|name| is_login_secret(name));
         let mut unset: Vec<String> = names.map(str::to_owned).collect();
         let mut set = BTreeMap::new();
         match (login.profile(), login.profile_file()) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use crate::secret::{Secret, is_secret_name, password_in};
+use crate::secret::{Secret, secret_in};
 use crate::ui::{ColorChoice, Facts, Output};
 
 /// Options of every command.
@@ -58,7 +58,7 @@ impl Global {
     /// Returns the secrets among the bundle variables, as far as they can be told.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = Secret<String>> {
         let pairs = self.var.iter().filter_map(|var| var.split_once('='));
-        pairs.filter_map(|(name, value)| secret_of(name, value))
+        pairs.filter_map(|(name, value)| secret_in(name, value))
     }
 
     /// Returns what `--color` says.
@@ -134,7 +134,7 @@ impl Environment {
     /// Returns the secrets in it, as far as they can be told: variables named like one, and the
     /// passwords inside addresses.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = Secret<String>> {
-        self.values.iter().filter_map(|(name, value)| secret_of(name, value))
+        self.values.iter().filter_map(|(name, value)| secret_in(name, value))
     }
 
     /// Returns the names of its variables.
@@ -155,10 +155,4 @@ impl Environment {
             color,
         }
     }
-}
-
-/// Returns the secret that the variable `name` holds, or a password in its value.
-fn secret_of(name: &str, value: &str) -> Option<Secret<String>> {
-    let value = if is_secret_name(name) { Some(value) } else { password_in(value) };
-    value.map(|value| Secret::new(value.to_owned()))
 }

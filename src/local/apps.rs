@@ -81,7 +81,7 @@ impl Apps {
         super::disk::private_folder(&folder)?;
         let place = folder.to_path_buf();
         end_leftovers(folder).await;
-        let venvs = Venvs::new(cache.join("venvs"), python);
+        let venvs = Venvs::new(cache.join("venvs"), python, &inherited);
         Ok(Apps { folder: place, venvs, inherited, slots: Mutex::default() })
     }
 

@@ -8,16 +8,12 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 
 use crate::error::{Error, Kind};
-use crate::secret::is_secret_name;
 use crate::ui::{Hold, Interrupt, Steps};
 
 /// How long what a leader leaves behind may take to follow it.
 const REST: Duration = Duration::from_secs(2);
 /// How often a group that was told to end is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// Beginnings of the names of variables that are for the login and the bundle, not for children.
-const OURS: [&str; 4] = ["DATABRICKS_", "BUNDLE_VAR_", "ARM_", "ACTIONS_"];
-
 /// How long a group that was told to end is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -123,36 +119,6 @@ impl Drop for Group {
     fn drop(&mut self) {
         if !self.ended && self.patience != Patience::Endless {
             self.send(Signal::KILL);
-        }
-    }
-}
-
-/// Returns whether the variable `name` holds a secret that no child of ours needs but the Databricks
-/// CLI: tokens of the login, and secret variables of the bundle.
-pub(crate) fn is_withheld(name: &str) -> bool {
-    is_secret_name(name) && OURS.iter().any(|ours| name.starts_with(ours))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_child_gets_no_secret_of_the_login_and_keeps_its_own() {
-        for (name, expected) in [
-            ("DATABRICKS_TOKEN", true),
-            ("DATABRICKS_CLIENT_SECRET", true),
-            ("DATABRICKS_OIDC_TOKEN", true),
-            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", true),
-            ("ARM_CLIENT_SECRET", true),
-            ("BUNDLE_VAR_api_token", true),
-            ("BUNDLE_VAR_region", false),
-            ("DATABRICKS_HOST", false),
-            ("DATABRICKS_CONFIG_PROFILE", false),
-            ("PIP_INDEX_PASSWORD", false),
-            ("PATH", false),
-        ] {
-            assert_eq!(is_withheld(name), expected, "{name}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the commands do: one file per command, and what several of them share.
 
 pub(crate) mod branch;
-pub(crate) mod child;
+mod child;
 pub(crate) mod confirm;
 pub(crate) mod creds;
 pub(crate) mod deploy;

@@ -5,7 +5,7 @@ mod mask;
 
 use std::fmt;
 
-pub(crate) use known::{is_secret_name, password_in};
+pub(crate) use known::{is_login_secret, is_secret_name, secret_in};
 pub(crate) use mask::{Mask, Stream};
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! Python environments of apps, one for each set of requirements, shared between apps and servers.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tokio::sync::OnceCell;
 
 use super::log::{Log, Origin};
 use crate::local::ids;
+use crate::secret::{Secret, is_login_secret, secret_in};
 
 /// Written last: an environment without it is made again.
 const COMPLETE: &str = ".complete";
@@ -23,13 +25,38 @@ pub(crate) struct Venvs {
     python: PathBuf,
     /// What `python` says of itself, asked once.
     version: OnceCell<Option<String>>,
+    /// Variables of the server that what an app requires must not see.
+    withheld: Vec<String>,
+    /// What is hidden in what the installer says.
+    secrets: Vec<Secret<String>>,
 }
 
 impl Venvs {
-    /// Uses `python`, or the `python3` of `PATH`.
-    pub(crate) fn new(folder: PathBuf, python: Option<PathBuf>) -> Self {
+    /// Uses `python`, or the `python3` of `PATH`; `inherited` is the environment of the server.
+    pub(crate) fn new(
+        folder: PathBuf,
+        python: Option<PathBuf>,
+        inherited: &BTreeMap<String, String>,
+    ) -> Self {
         let python = python.unwrap_or_else(|| PathBuf::from("python3"));
-        Venvs { folder, python, version: OnceCell::new() }
+        let names = inherited.keys().filter(|name| is_login_secret(name));
+        let secrets = inherited.iter().filter_map(|(name, value)| secret_in(name, value));
+        Venvs {
+            folder,
+            python,
+            version: OnceCell::new(),
+            withheld: names.cloned().collect(),
+            secrets: secrets.collect(),
+        }
+    }
+
+    /// Returns `program` as a command; packages run code of theirs while they are installed.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        for name in &self.withheld {
+            command.env_remove(name);
+        }
+        command
     }
 
     /// Returns the environment for the source in `folder`, making it when it is missing.
@@ -41,6 +68,7 @@ impl Venvs {
         folder: &Path,
         log: &Log,
     ) -> Result<Option<PathBuf>, String> {
+        self.secrets.iter().for_each(|secret| log.mask().hide(secret));
         let requirements = match fs::read(folder.join("requirements.txt")) {
             Ok(content) => Some(content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -68,7 +96,7 @@ impl Venvs {
     async fn version(&self) -> Option<&str> {
         let ask = async || {
             let script = "import sys; print(sys.executable, sys.version)";
-            let output = Command::new(&self.python).args(["-c", script]).output().await.ok()?;
+            let output = self.command(&self.python).args(["-c", script]).output().await.ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
         };
         self.version.get_or_init(ask).await.as_deref()
@@ -101,7 +129,7 @@ impl Venvs {
             return Err(format!("could not clear `{}`: {error}", venv.display()));
         }
         let shared = self.has_pip().await;
-        let mut create = Command::new(&self.python);
+        let mut create = self.command(&self.python);
         create.args(["-m", "venv"]);
         if shared || !install {
             // The interpreter's own pip installs into it: seconds faster than giving it one.
@@ -113,11 +141,11 @@ impl Venvs {
             log.write(Origin::System, "Installing packages from requirements.txt");
             let inside = venv.join("bin").join("python");
             let mut pip = if shared {
-                let mut pip = Command::new(&self.python);
+                let mut pip = self.command(&self.python);
                 pip.args(["-m", "pip", "--python"]).arg(inside);
                 pip
             } else {
-                let mut pip = Command::new(inside);
+                let mut pip = self.command(&inside);
                 pip.args(["-m", "pip"]);
                 pip
             };
@@ -132,7 +160,7 @@ impl Venvs {
 
     /// Returns whether the interpreter has a pip that can install elsewhere (22.3 or later).
     async fn has_pip(&self) -> bool {
-        let output = Command::new(&self.python).args(["-m", "pip", "--version"]).output().await;
+        let output = self.command(&self.python).args(["-m", "pip", "--version"]).output().await;
         let Ok(output) = output else { return false };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut numbers = text.split_whitespace().nth(1).unwrap_or_default().split('.');
@@ -183,6 +211,7 @@ async fn copy_lines(
 ) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
+        let line = log.mask().text(&line).into_owned();
         log.write(Origin::System, &line);
         // pip's last word is often advice about itself, not the reason.
         if !line.trim().is_empty()
@@ -191,5 +220,38 @@ async fn copy_lines(
         {
             *last = line;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_app_requires_sees_no_login_and_its_log_no_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let (python, source) = (folder.path().join("python"), folder.path().join("source"));
+        let script = "#!/bin/sh\necho \"${DATABRICKS_TOKEN-none} from $INDEX with 0123456789\"\n\
+                      case $* in *venv*) mkdir -p \"$4\";; esac\n";
+        fs::write(&python, script).unwrap();
+        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(&source).unwrap();
+        let inherited = [
+            ("DATABRICKS_TOKEN".to_owned(), "dapi-0123456789".to_owned()),
+            ("OTHER_PASSWORD".to_owned(), "with 0123456789".to_owned()),
+        ];
+        let cache = folder.path().join("cache");
+        let venvs = Venvs::new(cache, Some(python), &BTreeMap::from(inherited));
+        let log = Log::new(folder.path().join("log"));
+
+        venvs.prepare(&source, &log).await.unwrap();
+
+        let said: Vec<String> = log.tail(9).into_iter().map(|line| line.message).collect();
+        assert_eq!(said, ["none from  ***"]);
+        let command = venvs.command(Path::new("pip"));
+        let removed: Vec<_> = command.as_std().get_envs().collect();
+        assert_eq!(removed, [("DATABRICKS_TOKEN".as_ref(), None)]);
     }
 }
