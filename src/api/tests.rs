@@ -229,6 +229,16 @@ async fn an_answer_of_gigabytes_is_given_up_after_64_mb() {
     assert!(sent < 128 << 20, "{sent} bytes were taken");
 }
 
+#[tokio::test]
+async fn an_app_that_shows_its_callers_token_shows_it_to_nobody_here() {
+    let script =
+        Script::start(&[Reply::Says(200, "", "Bearer dapi-secret, ZGFwaS1zZWNyZXQ=")]).await;
+
+    let visit = script.client(BUDGET).visit(&script.host, BUDGET).await.unwrap();
+
+    assert_eq!(visit.body, "Bearer ***, ***Q=");
+}
+
 /// Logs in as a service principal at `host`, and says why that fails.
 async fn log_in(host: &str) -> crate::error::Error {
     let origin = || Origin::Variable("DATABRICKS_X");

@@ -63,7 +63,8 @@ impl Client {
                 break;
             }
         }
-        visit.body = String::from_utf8_lossy(&body).into_owned();
+        // An app that shows what it was sent would have the token shown here.
+        visit.body = login.mask().text(&String::from_utf8_lossy(&body)).into_owned();
         Ok(visit)
     }
 }
