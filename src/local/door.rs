@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::http::header::HOST;
+use axum::http::header::{CONNECTION, HOST};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
@@ -83,8 +83,13 @@ async fn answer(
     connection.await
 }
 
-/// Refuses a request with several hosts: who passes it on and who answers it could disagree which one counts.
+/// Refuses a request with several hosts: who passes it on and who answers it could disagree which one counts. And
+/// one for a tunnel, which nothing here is.
 async fn refuse_ambiguous(request: Request, next: Next) -> Result<Response, Infallible> {
+    if request.method() == Method::CONNECT {
+        let closed = [(CONNECTION, "close")];
+        return Ok((StatusCode::METHOD_NOT_ALLOWED, closed, "no tunnels here\n").into_response());
+    }
     if request.headers().get_all(HOST).iter().count() > 1 {
         return Ok((StatusCode::BAD_REQUEST, "more than one Host\n").into_response());
     }
@@ -152,6 +157,17 @@ mod tests {
             .await;
 
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_refused() {
+        let served = served(Router::new().fallback(async || "here"), HEAD_LIMIT).await;
+
+        let answer = served
+            .answer("CONNECT elsewhere.test:443 HTTP/1.1\r\nHost: elsewhere.test:443\r\n\r\n")
+            .await;
+
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     }
 
     #[tokio::test]

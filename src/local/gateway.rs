@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
@@ -28,14 +28,20 @@ const TAIL: usize = 200;
 const LOGIN_PAGE: &str = "<!doctype html>\n<html><head><title>Databricks - Sign In</title></head>\n\
     <body><h1>Sign In</h1><p>This app is served by an embedded workspace: send a bearer token of it.</p></body></html>\n";
 /// Headers that mean one connection and are not passed on.
-const HOP_BY_HOP: [&str; 6] = [
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
+    "proxy-connection",
     "te",
     "trailer",
-    "proxy-connection",
+    "upgrade",
 ];
+/// Headers by which a client could claim to be somebody, or to come from somewhere.
+const CLAIMS: [&str; 4] = ["authorization", "forwarded", "x-real-ip", "x-request-id"];
+/// Headers that a client cannot take away by listing them in `Connection`.
+const FRAMING: [&str; 3] = ["content-length", "host", "transfer-encoding"];
 
 #[derive(Clone)]
 struct Gateway {
@@ -114,7 +120,7 @@ async fn pass_on(
     let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
     tokio::spawn(connection.with_upgrades());
 
-    let upgrade = request.headers().contains_key(UPGRADE);
+    let upgrade = asks_for_websocket(request.headers());
     let client = upgrade.then(|| hyper::upgrade::on(&mut request));
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or(Uri::from_static("/"), Uri::from);
@@ -135,21 +141,49 @@ async fn pass_on(
     Ok(answer)
 }
 
-/// Replaces what a client says of itself by what the workspace knows.
-fn rewrite(headers: &mut HeaderMap, gateway: &Gateway, caller: &Caller, upgrade: bool) {
-    let dropped: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            **name == AUTHORIZATION
-                || name.as_str().starts_with("x-forwarded-")
-                || HOP_BY_HOP.contains(&name.as_str())
-                || (!upgrade && **name == CONNECTION)
-        })
-        .cloned()
-        .collect();
-    for name in dropped {
+/// Returns whether a client asks for a WebSocket. Nothing else is upgraded to: HTTP/2 in clear text would carry
+/// requests past this gateway.
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let mut wanted = headers.get_all(UPGRADE).iter();
+    wanted.next().is_some_and(|wanted| wanted.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && wanted.next().is_none()
+        && listed(headers, &CONNECTION).any(|name| name == "upgrade")
+}
+
+/// Returns the names in a header that is a list of names, in lower case.
+fn listed<'a>(headers: &'a HeaderMap, header: &HeaderName) -> impl Iterator<Item = String> + 'a {
+    let lists = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(|name| name.trim().to_ascii_lowercase())
+}
+
+/// Returns whether a header of a client is not passed on: it says who the client is, or means this connection.
+///
+/// Applications read `X_Forwarded_Email` and `X-Forwarded-Email` as one.
+fn is_dropped(name: &HeaderName, connection: &[String]) -> bool {
+    let name = name.as_str();
+    let spelled = name.replace('_', "-");
+    spelled.starts_with("x-forwarded-")
+        || CLAIMS.contains(&spelled.as_str())
+        || HOP_BY_HOP.contains(&name)
+        || (connection.iter().any(|listed| listed == name) && !FRAMING.contains(&name))
+}
+
+/// Removes what a client says of itself and of its connection.
+fn strip(headers: &mut HeaderMap, upgrade: bool) {
+    let connection: Vec<String> = listed(headers, &CONNECTION).collect();
+    let names = headers.keys().filter(|name| is_dropped(name, &connection));
+    for name in names.cloned().collect::<Vec<HeaderName>>() {
         headers.remove(name);
     }
+    if upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+}
+
+/// Replaces what a client says of itself by what the workspace knows.
+fn rewrite(headers: &mut HeaderMap, gateway: &Gateway, caller: &Caller, upgrade: bool) {
+    strip(headers, upgrade);
     let token = gateway.forwarded_token(caller);
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     let known = [
@@ -225,4 +259,73 @@ async fn stream_log(mut socket: WebSocket, log: Arc<Log>) {
 async fn send(socket: &mut WebSocket, line: &Line) -> Result<(), axum::Error> {
     let text = serde_json::to_string(line).map_err(axum::Error::new)?;
     socket.send(Message::text(text)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn no_spelling_of_a_claim_is_passed_on() {
+        let mut sent = headers(&[
+            ("X-Forwarded-Email", "chief@evil.test"),
+            ("X_Forwarded_Email", "chief@evil.test"),
+            ("x_forwarded-email", "chief@evil.test"),
+            ("X-Forwarded_For", "192.0.2.1"),
+            ("Forwarded", "for=192.0.2.1"),
+            ("X-Real-IP", "192.0.2.1"),
+            ("X_Real_IP", "192.0.2.1"),
+            ("X_Request_Id", "1"),
+            ("Authorization", "Bearer x"),
+            ("Proxy-Authorization", "Basic x"),
+            ("X-Own", "kept"),
+            ("Host", "app.test"),
+        ]);
+        strip(&mut sent, false);
+        assert_eq!(sent, headers(&[("x-own", "kept"), ("host", "app.test")]));
+    }
+
+    #[test]
+    fn what_a_client_lists_for_its_connection_ends_here() {
+        let mut sent = headers(&[
+            ("Connection", "Upgrade, x-forwarded-email, X-Hop"),
+            ("Connection", "host, content-length"),
+            ("Upgrade", "websocket"),
+            ("X-Hop", "1"),
+            ("Host", "app.test"),
+            ("Content-Length", "3"),
+        ]);
+        assert!(asks_for_websocket(&sent));
+        strip(&mut sent, true);
+        let expected = [
+            ("host", "app.test"),
+            ("content-length", "3"),
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+        ];
+        assert_eq!(sent, headers(&expected));
+    }
+
+    #[test]
+    fn only_a_websocket_is_upgraded_to() {
+        for (list, expected) in [
+            (&[("Upgrade", "WebSocket"), ("Connection", "keep-alive, Upgrade")][..], true),
+            (&[("Upgrade", "h2c"), ("Connection", "Upgrade")], false),
+            (&[("Upgrade", "websocket, h2c"), ("Connection", "Upgrade")], false),
+            (&[("Upgrade", "websocket"), ("Upgrade", "h2c"), ("Connection", "Upgrade")], false),
+            (&[("Upgrade", "websocket")], false),
+            (&[("Connection", "Upgrade")], false),
+        ] {
+            assert_eq!(asks_for_websocket(&headers(list)), expected, "{list:?}");
+        }
+    }
 }

@@ -254,6 +254,13 @@ fn the_gateway_tells_the_app_who_asks_and_nobody_else_can() {
             ("x-forwarded-preferred-username", "chief"),
             ("X-Forwarded-Groups", "admins"),
             ("X-Forwarded-For", "192.0.2.1"),
+            ("X_Forwarded_Email", "chief@evil.test"),
+            ("x_forwarded-user", "chief"),
+            ("X_Real_IP", "chief"),
+            ("X-Real-IP", "chief"),
+            ("Forwarded", "for=chief"),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade, X-Forwarded-Email, X-Forwarded-Access-Token"),
         ],
     )
     .json();
@@ -262,4 +269,6 @@ fn the_gateway_tells_the_app_who_asks_and_nobody_else_can() {
     assert!(!got.to_string().contains("chief"), "{got}");
     assert!(got["x-forwarded-groups"].is_null(), "{got}");
     assert_ne!(got["x-forwarded-for"], "192.0.2.1");
+    // A server that takes this list at its word would drop what the workspace says.
+    assert_eq!(got["connection"], "Upgrade");
 }

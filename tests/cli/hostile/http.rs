@@ -29,7 +29,7 @@ pub(crate) fn attack(address: SocketAddr, bearer: &str, dice: &mut Dice) -> Opti
     };
     let head = format!("Host: {address}\r\nAuthorization: Bearer {bearer}\r\n");
     let path = *dice.one_of(&["/", "/logz/stream", "/api/2.0/apps", "/oidc/v1/token"]);
-    let said: Vec<u8> = match dice.below(14) {
+    let said: Vec<u8> = match dice.below(18) {
         0 => noise(dice, 2000),
         1 => [&b"GET "[..], &noise(dice, 100), b" HTTP/1.1\r\n\r\n"].concat(),
         2 => format!("GET {path} HTTP/9.9\r\n{head}\r\n").into(),
@@ -59,6 +59,20 @@ pub(crate) fn attack(address: SocketAddr, bearer: &str, dice: &mut Dice) -> Opti
             let scheme = *dice.one_of(&["Bearer", "Bearer ", "Basic ====", "\u{1f980}", "Bearer a b c"]);
             format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {scheme}\r\n\r\n").into()
         }
+        13 => format!("CONNECT 127.0.0.1:22 HTTP/1.1\r\n{head}\r\nSSH-2.0-tunnel\r\n").into(),
+        14 => {
+            let other = *dice.one_of(&["h2c", "websocket, h2c", "TLS/1.2", "h2c\r\nUpgrade: websocket"]);
+            let upgrade = format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {other}\r\nHTTP2-Settings: AAMAAABk\r\n");
+            format!("GET {path} HTTP/1.1\r\n{head}{upgrade}\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").into()
+        }
+        15 => {
+            let coding = *dice.one_of(&["xchunked", "chunked, identity", "identity, chunked", "\tchunked", "chunked\r\nTransfer-Encoding: x"]);
+            format!("POST {path} HTTP/1.1\r\n{head}Transfer-Encoding: {coding}\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n").into()
+        }
+        16 => {
+            let list = *dice.one_of(&["host", "content-length, x-forwarded-email", "authorization", "close, transfer-encoding"]);
+            format!("POST {path} HTTP/1.1\r\n{head}Connection: {list}\r\nX_Forwarded_Email: a@b\r\nContent-Length: 2\r\n\r\n{{}}").into()
+        }
         _ => {
             // Says half of a request and waits.
             say(&mut stream, format!("GET {path} HTTP/1.1\r\n{head}").as_bytes());
@@ -69,6 +83,9 @@ pub(crate) fn attack(address: SocketAddr, bearer: &str, dice: &mut Dice) -> Opti
     let answer = String::from_utf8_lossy(&listen(&mut stream)).into_owned();
     let asked = String::from_utf8_lossy(&said[..said.len().min(300)]).into_owned();
     assert!(!answer.contains("root:x:"), "{asked:?} shows a file of the system");
+    let tunnel =
+        answer.starts_with("HTTP/1.1 101") && !asked.contains("Upgrade: websocket\r\nSec-");
+    assert!(!tunnel, "{asked:?} made a tunnel: {answer}");
     assert!(!answer.starts_with("HTTP/1.1 500"), "{asked:?} broke something: {answer}");
     None
 }
