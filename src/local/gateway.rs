@@ -10,11 +10,11 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::apps::log::{Line, Log};
-use super::door;
+use super::door::{self, Place};
 use super::http::rights;
 use super::ids;
 use super::workspace::Workspace;
@@ -55,11 +55,8 @@ impl Workspace {
         let what = || format!("could not open the gateway of app `{name}`");
         let known = self.read(|world| world.app(name).ok().and_then(|app| app.port));
         let listener = match known {
-            Some(port) => match TcpListener::bind(("127.0.0.1", port)).await {
-                Ok(listener) => listener,
-                Err(_) => TcpListener::bind(("127.0.0.1", 0)).await.doing(what)?,
-            },
-            None => TcpListener::bind(("127.0.0.1", 0)).await.doing(what)?,
+            Some(port) => door::listen(port).or_else(|_| door::listen(0)).doing(what)?,
+            None => door::listen(0).doing(what)?,
         };
         let port = listener.local_addr().doing(what)?.port();
         if known != Some(port) {
@@ -72,7 +69,8 @@ impl Workspace {
         let workspace = Arc::clone(self);
         let router = Router::new().fallback(enter).with_state(gateway);
         tokio::spawn(async move {
-            let serve = door::serve(listener, router, door::HEAD_LIMIT, workspace.stop.subscribe());
+            let serve =
+                door::serve(listener, router, door::Limits::GATEWAY, workspace.stop.subscribe());
             // Ends with its connections: nobody waits for a closed gateway.
             tokio::select! {
                 () = serve => {}
@@ -93,13 +91,17 @@ async fn enter(State(gateway): State<Gateway>, request: Request) -> Response {
         let html = HeaderValue::from_static("text/html; charset=utf-8");
         return ([(CONTENT_TYPE, html)], LOGIN_PAGE).into_response();
     };
+    let place = Place::of(&request);
+    if let Some(place) = &place {
+        place.keep();
+    }
     let row = if logs { &rights::APP_LOG } else { &rights::APP };
     let allowed = workspace.read(|world| row.check(world, &caller, |_| Some(&gateway.app)));
     if let Err(fault) = allowed {
         return fault.into_response();
     }
     if logs {
-        return follow(&gateway, request).await;
+        return follow(&gateway, request, place).await;
     }
     pass_on(&gateway, &caller, request).await.unwrap_or_else(|why| {
         let text = format!("App Not Available: {why}\n");
@@ -121,13 +123,13 @@ async fn pass_on(
     tokio::spawn(connection.with_upgrades());
 
     let upgrade = asks_for_websocket(request.headers());
-    let client = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let client = upgrade.then(|| (hyper::upgrade::on(&mut request), Place::of(&request)));
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or(Uri::from_static("/"), Uri::from);
     rewrite(request.headers_mut(), gateway, caller, upgrade);
     let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let mut answer = answer.map(Body::new);
-    if let Some(client) = client
+    if let Some((client, place)) = client
         && answer.status() == StatusCode::SWITCHING_PROTOCOLS
     {
         let app = hyper::upgrade::on(&mut answer);
@@ -136,6 +138,8 @@ async fn pass_on(
             let (mut client, mut app) = (TokioIo::new(client), TokioIo::new(app));
             // Either side may simply go away.
             let _ = tokio::io::copy_bidirectional(&mut client, &mut app).await;
+            // Held until here: the connection goes on after the request.
+            drop(place);
         });
     }
     Ok(answer)
@@ -213,11 +217,15 @@ impl Gateway {
 }
 
 /// Answers the WebSocket that shows an app's log.
-async fn follow(gateway: &Gateway, request: Request) -> Response {
+async fn follow(gateway: &Gateway, request: Request, place: Option<Place>) -> Response {
     let log = Arc::clone(&gateway.workspace.apps.slot(&gateway.app).log);
     let (mut parts, _) = request.into_parts();
     match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-        Ok(upgrade) => upgrade.on_upgrade(move |socket| stream_log(socket, log)),
+        Ok(upgrade) => upgrade.on_upgrade(async move |socket| {
+            stream_log(socket, log).await;
+            // Held until here: the connection goes on after the request.
+            drop(place);
+        }),
         Err(refused) => refused.into_response(),
     }
 }

@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::Value;
 
+use super::door::Place;
 use super::fault::{Answer, Fault};
 use super::faults::{End, Refuse};
 use super::files::LARGEST;
@@ -100,6 +101,9 @@ async fn authorize(State(workspace): Shared, mut request: Request, next: Next) -
         };
         return Fault::new(401, "UNAUTHENTICATED", text).into_response();
     };
+    if let Some(place) = Place::of(&request) {
+        place.keep();
+    }
     // Without any there is nothing to take them from; a row that needs one then refuses.
     let parameters = request.extract_parts::<RawPathParams>().await.ok();
     let parameter = |name: &str| {

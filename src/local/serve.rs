@@ -80,7 +80,7 @@ pub(crate) async fn serve(
     workspace.begin().await;
     let mut told = workspace.stop.subscribe();
     let router = http::router(&workspace);
-    let served = door::serve(listener, router, door::HEAD_LIMIT, workspace.stop.subscribe());
+    let served = door::serve(listener, router, door::Limits::USUAL, workspace.stop.subscribe());
     let server = tokio::spawn(served);
     let keeper = tokio::spawn(Arc::clone(&workspace).look_after());
     folder.announce(&Serving { pid: std::process::id(), host: workspace.host.clone() })?;
@@ -115,7 +115,7 @@ async fn open(folder: &WorkspaceFolder, options: Options) -> Result<(Arc<Workspa
     let (postgres_version, major) = (install.version.clone(), install.major);
     let store = Store::open(&folder.part(Layout::objects))?;
     let mut world = World::load(&store, new_settings, major)?;
-    let listener = bind(options.port, &mut world).await?;
+    let listener = bind(options.port, &mut world)?;
     let postgres = Postgres::open(&folder.part(Layout::postgres), install).await?;
     let host = format!("http://127.0.0.1:{}", world.settings.port);
     let issuer = format!("{host}/oidc");
@@ -141,9 +141,9 @@ async fn open(folder: &WorkspaceFolder, options: Options) -> Result<(Arc<Workspa
 }
 
 /// Binds the port of the REST API and keeps it for the next time.
-async fn bind(wanted: Option<u16>, world: &mut World) -> Result<TcpListener> {
+fn bind(wanted: Option<u16>, world: &mut World) -> Result<TcpListener> {
     let port = wanted.unwrap_or(world.settings.port);
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
+    let listener = door::listen(port).map_err(|error| {
         Error::new(Kind::Conflict, format!("port {port} of 127.0.0.1 cannot be used"))
             .why(error.to_string())
             .hint("choose another with `--port PORT`, or let the system choose with `--port 0`")

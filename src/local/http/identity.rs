@@ -1,8 +1,9 @@
 //! Who is who: discovery, tokens, the current user.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Form, State};
+use axum::extract::{DefaultBodyLimit, Form, FromRequest, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::request::{Body, By};
+use super::request::{Body, By, within};
 use super::{Reply, Shared};
 use crate::local::fault::Fault;
 use crate::local::tokens::{ACCESS_LIFE, EVERYTHING};
@@ -21,12 +22,16 @@ use crate::local::workspace::Workspace;
 use crate::secret::Secret;
 use crate::wire::identity::{AuthorizationServer, Discovery, Token};
 
+/// Most bytes, and most time, that somebody may take for a login who is not known yet.
+const LARGEST_FORM: usize = 16 << 10;
+const FORM_LIMIT: Duration = Duration::from_secs(10);
+
 pub(super) fn routes() -> Router<Arc<Workspace>> {
     Router::new()
         .route("/.well-known/databricks-config", get(discovery))
         .route("/oidc/.well-known/oauth-authorization-server", get(authorization_server))
         .route("/oidc/.well-known/openid-configuration", get(authorization_server))
-        .route("/oidc/v1/token", post(token))
+        .route("/oidc/v1/token", post(token).layer(DefaultBodyLimit::max(LARGEST_FORM)))
         .route("/oidc/jwks.json", get(key_set))
         .route("/api/2.0/preview/scim/v2/Me", get(me))
         .route("/telemetry-ext", post(telemetry))
@@ -66,12 +71,9 @@ struct TokenRequest {
     scope: Option<String>,
 }
 
-async fn token(
-    State(workspace): Shared,
-    headers: HeaderMap,
-    form: Result<Form<TokenRequest>, axum::extract::rejection::FormRejection>,
-) -> Response {
-    let Ok(Form(request)) = form else {
+async fn token(State(workspace): Shared, headers: HeaderMap, request: Request) -> Response {
+    let form = within(FORM_LIMIT, Form::<TokenRequest>::from_request(request, &())).await;
+    let Ok(Ok(Form(request))) = form else {
         return refuse(StatusCode::BAD_REQUEST, "invalid_request", "The form cannot be read");
     };
     if request.grant_type.as_deref() != Some("client_credentials") {

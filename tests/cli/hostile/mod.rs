@@ -3,6 +3,7 @@
 mod escape;
 mod http;
 mod sql;
+mod stalled;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpStream};
