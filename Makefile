@@ -28,12 +28,13 @@ bench: setup
 	$(RELEASE_PATH) python3 benches/run.py
 
 # An embedded workspace under load, killed again and again: nothing confirmed may be lost. ROUNDS and
-# SEED may be given; a failure names its own.
+# SEED may be given; a failure names its own. Then two programs about one branch, in 200,000 orders.
 ROUNDS ?= 200
 SEED ?= $(shell date +%s)
 soak: setup
 	PATH="$$PATH:$$(sh .ci/setup postgres-bin)" LAKEFORGE_SOAK_ROUNDS=$(ROUNDS) LAKEFORGE_SEED=$(SEED) \
 		$(CARGO) test --locked --test cli soak:: -- --ignored --nocapture
+	$(CARGO) test --locked --lib model:: -- --ignored
 
 # The quick half of `test`.
 check:

@@ -40,6 +40,8 @@ struct Inner {
     delays: Option<Delays>,
     /// The identity behind the token, once somebody asked.
     me: OnceCell<Me>,
+    #[cfg(test)]
+    stand_in: Option<super::stand_in::StandIn>,
 }
 
 impl Client {
@@ -51,7 +53,21 @@ impl Client {
 
     /// Creates the client with another limit for one call and its repetitions.
     pub(super) fn with_budget(login: Login, budget: Duration, delays: Option<Delays>) -> Self {
-        Client(Arc::new(Inner { login, budget, delays, me: OnceCell::new() }))
+        Client(Arc::new(Inner {
+            login,
+            budget,
+            delays,
+            me: OnceCell::new(),
+            #[cfg(test)]
+            stand_in: None,
+        }))
+    }
+
+    /// Returns a client that asks `stand_in` instead of the network.
+    #[cfg(test)]
+    pub(super) fn with_stand_in(self, stand_in: super::stand_in::StandIn) -> Self {
+        let inner = Arc::into_inner(self.0).expect("nobody else has it yet");
+        Client(Arc::new(Inner { stand_in: Some(stand_in), ..inner }))
     }
 
     /// Returns the address of the workspace.
@@ -137,6 +153,10 @@ impl Client {
     }
 
     async fn send(&self, request: &Request, token: &Secret<String>) -> Result<Vec<u8>> {
+        #[cfg(test)]
+        if let Some(stand_in) = &self.0.stand_in {
+            return stand_in.answer(request).await;
+        }
         let start = Instant::now();
         let answer = self.prepare(request, token).send().await;
         let ms = start.elapsed().as_millis();

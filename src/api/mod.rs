@@ -29,4 +29,8 @@ pub(crate) use visit::Visit;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod stand_in;
+#[cfg(test)]
+pub(crate) use stand_in::Call;
+#[cfg(test)]
 mod tests;

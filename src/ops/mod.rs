@@ -11,6 +11,8 @@ pub(crate) mod gc;
 pub(crate) mod init;
 mod log;
 pub(crate) mod migrate;
+#[cfg(test)]
+mod model;
 pub(crate) mod names;
 mod parallel;
 pub(crate) mod scaffold;

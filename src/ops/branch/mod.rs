@@ -9,6 +9,8 @@ mod plan;
 mod request;
 mod roll_back;
 
+#[cfg(test)]
+pub(crate) use create::create_until;
 pub(crate) use create::{create, plan_create};
 pub(crate) use delete::{DeletePlan, Deleted, delete, plan_delete, remove, unprotect};
 pub(crate) use list::{Detail, get, list};
