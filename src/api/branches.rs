@@ -67,11 +67,15 @@ impl Client {
         branch: &DeletableBranch,
         purge: bool,
     ) -> Result<Pending<Deleted>> {
-        let look = || async {
-            let now = self.get_branch(branch.name()).await?;
-            branch.recheck(&now).map_err(Error::Changed)
-        };
         let request = Request::postgres(Method::DELETE, branch.name(), &[]).flag("purge", purge);
-        self.delete_checked(request, look).await
+        self.delete_checked(request, || self.recheck_branch(branch)).await
+    }
+
+    /// Looks whether `branch` is still what may be deleted.
+    ///
+    /// Fails with `Changed` when it is not, and with 404 when it is gone.
+    pub(crate) async fn recheck_branch(&self, branch: &DeletableBranch) -> Result<()> {
+        let now = self.get_branch(branch.name()).await?;
+        branch.recheck(&now).map_err(Error::Changed)
     }
 }

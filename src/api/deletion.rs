@@ -1,6 +1,8 @@
 //! What may be deleted: a project or a branch goes only as a value of this file, which is made from
 //! the resource as it was just read, and where it is dear, from the names that somebody confirmed.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::error::{Error, Kind};
@@ -176,12 +178,13 @@ impl From<Unconfirmed> for Error {
 impl Unconfirmed {
     /// Refuses to delete what `missing` holds, with what to type for all of it.
     pub(crate) fn refuse(missing: &[Unconfirmed]) -> Error {
-        let flags: Vec<String> =
-            missing.iter().map(|one| format!("--confirm {}", one.name)).collect();
+        let names: BTreeSet<&str> = missing.iter().map(|one| one.name.as_str()).collect();
+        let reasons: BTreeSet<&str> = missing.iter().map(|one| one.why.as_str()).collect();
+        let flags: Vec<String> = names.iter().map(|name| format!("--confirm {name}")).collect();
         let error = Error::new(Kind::Refused, "the deletion has to be confirmed by name")
             .code("NEEDS_CONFIRMATION")
             .hint(flags.join(" "));
-        missing.iter().fold(error, |error, one| error.why(&one.why))
+        reasons.into_iter().fold(error, Error::why)
     }
 }
 

@@ -63,11 +63,15 @@ impl Client {
         project: &DeletableProject,
         purge: bool,
     ) -> Result<Pending<Deleted>> {
-        let look = || async {
-            let now = self.get_project(project.name()).await?;
-            project.recheck(&now).map_err(Error::Changed)
-        };
         let request = Request::postgres(Method::DELETE, project.name(), &[]).flag("purge", purge);
-        self.delete_checked(request, look).await
+        self.delete_checked(request, || self.recheck_project(project)).await
+    }
+
+    /// Looks whether `project` is still what may be deleted.
+    ///
+    /// Fails with `Changed` when it is not, and with 404 when it is gone.
+    pub(crate) async fn recheck_project(&self, project: &DeletableProject) -> Result<()> {
+        let now = self.get_project(project.name()).await?;
+        project.recheck(&now).map_err(Error::Changed)
     }
 }

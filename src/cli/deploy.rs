@@ -11,8 +11,8 @@ use super::{Done, WaitTimeout};
 use crate::api::Client;
 use crate::bundle::Bundle;
 use crate::error::{Error, Kind, Result};
-use crate::ops::confirm;
-use crate::ops::deploy::{self, Action, Change, Outcome, Plan, Request};
+use crate::ops::change::{Action, Change};
+use crate::ops::deploy::{self, Outcome, Plan, Request};
 use crate::ops::drift::Drift;
 use crate::ui::{Show, Table};
 
@@ -72,19 +72,18 @@ impl Deploy {
         };
         let steps = &cx.ui.steps;
         let planned = deploy::plan(&api, steps, &engine, &bundle, &request);
-        let mut plan = steps.unless_interrupted(planned).await??;
+        let plan = steps.unless_interrupted(planned).await??;
         for list in plan.drift.iter().flat_map(Drift::lists) {
             steps.note(list);
         }
         if self.dry_run {
-            return cx.ui.show(&PlanAnswer::new(&bundle, &plan)).map(Done::from);
+            cx.ui.show(&PlanAnswer::new(&bundle, &plan))?;
+            return plan.confirm(&self.confirm).map(|_| Done::from(()));
         }
         announce(cx, &bundle, &api, &plan);
-        let losses: Vec<&str> =
-            plan.destructive().iter().map(|change| change.name.as_str()).collect();
-        plan.confirmed = confirm::confirm(&api, &losses, &self.confirm).await?;
-        consent(cx, &plan, self.yes).await?;
-        let left = Mutex::new(plan.apps.clone());
+        let plan = plan.confirm(&self.confirm)?;
+        consent(cx, plan.plan(), self.yes).await?;
+        let left = Mutex::new(plan.plan().apps.clone());
         let told = |outcome: &Outcome| {
             left.lock().unwrap_or_else(PoisonError::into_inner).retain(|app| *app != outcome.app);
             // A stdout that went away must not stop the other apps.
@@ -129,18 +128,15 @@ async fn consent(cx: &Cx, plan: &Plan, yes: bool) -> Result<()> {
         return Ok(());
     }
     for change in &losses {
-        cx.ui.steps.warn(format!("{} {} {}", word(change.action), change.resource, change.name));
+        cx.ui.steps.warn(format!("{} {} {}", word(&change.action), change.resource, change.name));
     }
     cx.ui.confirm(&format!("delete or recreate {} resources?", losses.len()), "--yes").await
 }
 
-pub(super) fn word(action: Action) -> &'static str {
+pub(super) fn word(action: &Action) -> &str {
     match action {
-        Action::Create => "create",
-        Action::Update => "update",
-        Action::Recreate => "recreate",
-        Action::Delete => "delete",
         Action::Unchanged => "keep",
+        action => action.word(),
     }
 }
 
@@ -195,7 +191,7 @@ impl Show for PlanAnswer<'_> {
         let mut table = Table::new(["ACTION", "RESOURCE", "NAME"]);
         for change in self.changes {
             let name = if change.name.is_empty() { "-" } else { &change.name };
-            table.row([word(change.action).to_owned(), change.resource.clone(), name.to_owned()]);
+            table.row([word(&change.action).to_owned(), change.resource.clone(), name.to_owned()]);
         }
         for app in self.apps {
             table.row(["run".to_owned(), "app".to_owned(), app.clone()]);

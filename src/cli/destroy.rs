@@ -9,7 +9,7 @@ use super::cx::Cx;
 use super::deploy::word;
 use super::engine::{Inputs, With};
 use crate::error::Result;
-use crate::ops::deploy::Change;
+use crate::ops::change::Change;
 use crate::ops::destroy;
 use crate::ui::{Show, Table};
 
@@ -66,19 +66,19 @@ impl Destroy {
         }
         let deleted = plan.changes();
         if self.dry_run {
-            return cx.ui.show(&Answer { deleted, dry_run: true });
+            cx.ui.show(&Answer { deleted, dry_run: true })?;
+            return plan.confirm(&self.confirm).map(drop);
         }
-        plan.refuse_guarded()?;
-        let confirmed = destroy::confirm(&api, &plan, &self.confirm).await?;
+        let plan = plan.confirm(&self.confirm)?;
         if !self.yes {
             for change in &deleted {
                 steps.warn(format!("delete {} {}", change.resource, change.name));
             }
-            let what = format!("delete {} resources and `{}`?", deleted.len(), plan.folder);
+            let what = format!("delete {} resources and `{}`?", deleted.len(), plan.plan().folder);
             cx.ui.confirm(&what, "--yes").await?;
         }
         let limit = self.wait.limit();
-        let done = destroy::apply(&api, steps, &engine, &plan, &confirmed, limit);
+        let done = destroy::apply(&api, steps, &engine, &plan, limit);
         steps.unless_interrupted(done).await??;
         cx.ui.show(&Answer { deleted, dry_run: false })
     }
@@ -101,7 +101,7 @@ impl Show for Answer {
         }
         let mut table = Table::new(["ACTION", "RESOURCE", "NAME"]);
         for change in &self.deleted {
-            let word = word(change.action).to_owned();
+            let word = word(&change.action).to_owned();
             table.row([word, change.resource.clone(), change.name.clone()]);
         }
         table.write(f)

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::api::Client;
 use crate::bundle::Bundle;
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Result};
 use crate::ops::branch;
-use crate::ops::confirm::{self, Confirmed};
-use crate::ops::deploy::{self, Change, Engine, Entry, Record, Shelf};
+use crate::ops::change::Change;
+use crate::ops::confirm::{Confirmed, Deletes, Losses};
+use crate::ops::deploy::{self, Engine, Entry, Record, Shelf};
 use crate::ops::drift::Drift;
 use crate::ui::Steps;
 
@@ -21,6 +22,7 @@ pub(crate) struct Plan {
     pub(crate) drift: Option<Drift>,
     /// Folder of the deployment in the workspace, which goes too.
     pub(crate) folder: String,
+    losses: Losses,
     guarded: Vec<String>,
 }
 
@@ -30,16 +32,19 @@ impl Plan {
         self.entries.iter().map(Entry::deletion).collect()
     }
 
-    /// Fails as `Refused` when something is guarded against it.
-    pub(crate) fn refuse_guarded(&self) -> Result<()> {
-        if self.guarded.is_empty() {
-            return Ok(());
-        }
-        let what = "the deployment holds what must not be destroyed";
-        Err(Error::new(Kind::Refused, what)
-            .code("PREVENT_DESTROY")
-            .why(format!("guarded by `lifecycle.prevent_destroy`: {}", self.guarded.join(", ")))
-            .hint("deploy once with `prevent_destroy: false` for it in lakeforge.yml"))
+    /// Takes the plan as agreed to when `names` confirms what has to be; needs no workspace.
+    ///
+    /// Fails as `Refused` when it does not, and when something is guarded.
+    pub(crate) fn confirm(self, names: &[String]) -> Result<Confirmed<Plan>> {
+        let headline = "the deployment holds what must not be destroyed";
+        deploy::refuse_guarded(headline, &self.guarded)?;
+        Confirmed::new(self, names)
+    }
+}
+
+impl Deletes for Plan {
+    fn losses(&self) -> &Losses {
+        &self.losses
     }
 }
 
@@ -69,31 +74,26 @@ pub(crate) async fn plan(api: &Client, engine: &Engine, bundle: &Bundle) -> Resu
         said.unwrap_or(entry).guarded
     };
     let guarded = entries.iter().filter(is_guarded).map(Entry::shown).collect();
-    Ok(Some(Plan { entries, drift, folder: shelf.folder, guarded }))
+    let changes: Vec<Change> = entries.iter().map(Entry::deletion).collect();
+    let losses = Losses::look(api, &changes).await?;
+    Ok(Some(Plan { entries, drift, folder: shelf.folder, losses, guarded }))
 }
 
-/// Refuses to destroy projects and default, protected or production branches that `names` does not
-/// confirm.
-pub(crate) async fn confirm(api: &Client, plan: &Plan, names: &[String]) -> Result<Confirmed> {
-    let targets: Vec<&str> = plan.entries.iter().map(|entry| entry.name.as_str()).collect();
-    confirm::confirm(api, &targets, names).await
-}
-
-/// Deletes what `plan` holds.
+/// Deletes what the plan holds.
 ///
 /// Interrupted, what is deleted stays deleted, and the same call again deletes the rest.
 pub(crate) async fn apply(
     api: &Client,
     steps: &Steps,
     engine: &Engine,
-    plan: &Plan,
-    confirmed: &Confirmed,
+    confirmed: &Confirmed<Plan>,
     limit: Duration,
 ) -> Result<()> {
-    for name in confirmed.protected() {
+    let (plan, permits) = (confirmed.plan(), confirmed.permits());
+    for name in permits.protected() {
         branch::unprotect(api, &name, limit)
             .await
             .doing(|| format!("could not take the protection off `{}`", name.short()))?;
     }
-    deploy::destroy(api, steps, engine, &plan.entries, confirmed, &plan.folder, limit).await
+    deploy::destroy(api, steps, engine, &plan.entries, permits, &plan.folder, limit).await
 }

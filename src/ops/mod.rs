@@ -1,7 +1,8 @@
 //! What the commands do: one file per command, and what several of them share.
 
 pub(crate) mod branch;
-mod child;
+pub(crate) mod change;
+pub(crate) mod child;
 pub(crate) mod confirm;
 pub(crate) mod creds;
 pub(crate) mod deploy;

@@ -59,7 +59,10 @@ fn destroy_deletes_what_was_deployed_and_nothing_else() {
         --- stderr
         → with the built-in engine, for the embedded workspace alone
         → bundle `destroy-gone`, target `local`, [HOST]
-        --- exit 0
+        error: the deletion has to be confirmed by name
+          why: `projects/destroy-gone` takes its branches along: dev, production
+          try: --confirm destroy-gone
+        --- exit 13
         ");
     assert_snapshot!(forge.run("destroy --yes"), @r"
         --- stderr

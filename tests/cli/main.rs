@@ -7,6 +7,7 @@ mod beside;
 mod branch;
 #[cfg(target_os = "linux")]
 mod canary;
+mod consent;
 mod contract;
 mod creds;
 mod deploy;

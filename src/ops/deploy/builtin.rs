@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Action, Change};
 use crate::api::{self, Client, there};
 use crate::bundle::{Bundle, Resource};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::change::{Action, Change};
 use crate::ops::parallel;
 use crate::ui::Steps;
 use crate::wire::apps::App;

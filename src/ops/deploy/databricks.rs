@@ -2,7 +2,7 @@
 //!
 //! Source of its contract: Databricks CLI 1.13.0, read 2026-08.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -11,11 +11,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
 
+use super::record::Entry;
 use super::run::Journal;
-use super::{Action, Change};
 use crate::api::Poll;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::change::{Action, Change};
 use crate::ops::child::{self, Patience};
+use crate::ops::drift::Drift;
 use crate::ui::Steps;
 
 /// First release that knows Lakebase projects, branches and endpoints.
@@ -29,6 +31,15 @@ pub(crate) struct Databricks {
     pub(crate) version: String,
     call: Call,
     steps: Steps,
+}
+
+/// What the Databricks CLI would do.
+#[derive(Debug, Clone)]
+pub(super) struct Planned {
+    /// What happens to each resource.
+    pub(super) changes: Vec<Change>,
+    /// The plan itself, where it can be handed to `deploy`: by the direct engine alone.
+    file: Option<Vec<u8>>,
 }
 
 /// What every call of the Databricks CLI is given.
@@ -90,35 +101,54 @@ impl Databricks {
             .map(drop)
     }
 
-    /// Plans the deployment. Returns its changes and whether the plan can be handed to `deploy`.
-    pub(super) async fn plan(&self) -> Result<(Vec<Change>, Option<Vec<u8>>)> {
+    /// Plans the deployment.
+    ///
+    /// Fails when the plan is not understood: nothing is deployed then.
+    pub(super) async fn plan(&self) -> Result<Planned> {
         let doing = || "could not plan the deployment".to_owned();
         let output = self.run(&["bundle", "plan", "-o", "json"]).await.doing(doing)?;
         let plan: Value = serde_json::from_slice(&output.stdout)
             .map_err(|error| Error::new(Kind::Failed, doing()).why(error.to_string()))?;
-        let changes = changes(&plan);
-        let direct = plan.get("plan_version").is_some();
-        Ok((changes, direct.then_some(output.stdout)))
+        let changes = changes(&plan).doing(doing)?;
+        let is_direct = plan.get("plan_version").is_some();
+        Ok(Planned { changes, file: is_direct.then_some(output.stdout) })
     }
 
-    /// Deploys what was planned; waits up to `limit` for somebody else's lock.
+    /// Deploys what was planned and nothing else; waits up to `limit` for somebody else's lock.
+    ///
+    /// The plan goes along as a file in `folder`. The Terraform engine takes none, so the deployment
+    /// is planned again just before, and refused when that plan is another one.
     pub(super) async fn deploy(
         &self,
         steps: &Steps,
-        plan: Option<&Path>,
+        planned: &Planned,
+        folder: &Path,
         limit: Duration,
     ) -> Result<()> {
+        let file = planned.file.as_ref().map(|plan| save(folder, plan)).transpose()?;
+        let path = file.as_ref().map(|file| file.path().to_string_lossy().into_owned());
         let mut arguments = vec!["bundle", "deploy", "--auto-approve"];
-        let plan = plan.map(|file| file.to_string_lossy().into_owned());
-        if let Some(file) = &plan {
-            arguments.extend(["--plan", file]);
+        match &path {
+            Some(path) => arguments.extend(["--plan", path]),
+            None => refuse_another(&planned.changes, &self.plan().await?.changes)?,
         }
         let done = self.run_locked(steps, &arguments, limit).await;
         done.doing(|| "could not deploy the bundle".to_owned())
     }
 
-    /// Destroys what is deployed; waits up to `limit` for somebody else's lock.
-    pub(super) async fn destroy(&self, steps: &Steps, limit: Duration) -> Result<()> {
+    /// Destroys what is deployed, which has to be `entries`; waits up to `limit` for somebody else's
+    /// lock.
+    pub(super) async fn destroy(
+        &self,
+        steps: &Steps,
+        entries: &[Entry],
+        limit: Duration,
+    ) -> Result<()> {
+        let deletion =
+            |(resource, name): (String, String)| Change { action: Action::Delete, resource, name };
+        let now: Vec<Change> = self.deployed().await?.into_iter().map(deletion).collect();
+        let agreed: Vec<Change> = entries.iter().map(Entry::deletion).collect();
+        refuse_another(&agreed, &now)?;
         let done = self.run_locked(steps, &["bundle", "destroy", "--auto-approve"], limit).await;
         done.doing(|| "could not destroy the deployment".to_owned())
     }
@@ -207,6 +237,31 @@ impl Databricks {
     }
 }
 
+/// Fails as `Refused`, with what differs, when `now` is not what was agreed to.
+fn refuse_another(agreed: &[Change], now: &[Change]) -> Result<()> {
+    let said = |change: &Change| {
+        let text = format!("{} {} {}", change.action.word(), change.resource, change.name);
+        text.trim_end().to_owned()
+    };
+    let words = |changes: &[Change]| changes.iter().map(said).collect::<BTreeSet<_>>();
+    let drift = Drift::between(
+        ("what was agreed to", words(agreed)),
+        ("the plan as it is now", words(now)),
+    );
+    match drift {
+        None => Ok(()),
+        Some(drift) => Err(drift.refuse().code("PLAN_CHANGED").hint("run the same command again")),
+    }
+}
+
+fn save(folder: &Path, plan: &[u8]) -> Result<tempfile::NamedTempFile> {
+    use std::io::Write;
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().suffix(".json").tempfile_in(folder)?;
+    file.write_all(plan)?;
+    Ok(file)
+}
+
 /// Fails with what the CLI said when it did not succeed.
 fn check(output: &Output) -> Result<()> {
     if output.status.success() {
@@ -254,25 +309,33 @@ fn held_lock(error: &Error) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Reads the changes out of `bundle plan -o json`.
-fn changes(plan: &Value) -> Vec<Change> {
-    let entries = plan.get("plan").and_then(Value::as_object).into_iter().flatten();
-    entries
-        .filter_map(|(path, entry)| {
-            let word = entry.get("action").or(Some(entry)).and_then(Value::as_str)?;
-            let action = match word {
-                "create" => Action::Create,
-                "update" | "update_id" | "resize" => Action::Update,
-                "recreate" => Action::Recreate,
-                "delete" if entry.get("gone") == Some(&Value::Bool(true)) => Action::Unchanged,
-                "delete" => Action::Delete,
-                _ => Action::Unchanged,
-            };
-            let resource = path.strip_prefix("resources.").unwrap_or(path).to_owned();
-            let name = entry.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            Some(Change { action, resource, name })
-        })
-        .collect()
+/// Reads the changes out of `bundle plan -o json`, in the order of their labels.
+///
+/// The words are those of Databricks CLI 1.13.0 `bundle/deployplan`; a deletion that is `gone` or
+/// `state_only` touches nothing in the workspace. What is none of these words counts as unknown.
+pub(super) fn changes(plan: &Value) -> Result<Vec<Change>> {
+    let entries = plan.get("plan").and_then(Value::as_object).ok_or_else(|| {
+        Error::new(Kind::Failed, "the Databricks CLI's plan is not understood")
+            .why("it has no `plan`")
+    })?;
+    let change = |(path, entry): (&String, &Value)| {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        let is = |key: &str| entry.get(key) == Some(&Value::Bool(true));
+        let action = match text("action") {
+            "skip" => Action::Unchanged,
+            "create" => Action::Create,
+            "update" | "update_id" | "resize" => Action::Update,
+            "recreate" => Action::Recreate,
+            "delete" if is("gone") || is("state_only") => Action::Unchanged,
+            "delete" => Action::Delete,
+            word => Action::Unknown(word.to_owned()),
+        };
+        let resource = path.strip_prefix("resources.").unwrap_or(path).to_owned();
+        Change { action, resource, name: text("id").to_owned() }
+    };
+    let mut changes: Vec<Change> = entries.iter().map(change).collect();
+    changes.sort_by(|one, other| one.resource.cmp(&other.resource));
+    Ok(changes)
 }
 
 /// Reads what is in the state out of `bundle summary -o json`: what the state lacks is marked `created`.
@@ -332,13 +395,15 @@ mod tests {
             "resources.apps.a": {"id": "a", "action": "delete"},
             "resources.postgres_branches.b": {"action": "delete", "gone": true},
             "resources.postgres_projects.p": {"action": "create"}}});
-        let actions: Vec<Action> = changes(&direct).iter().map(|change| change.action).collect();
+        let actions: Vec<Action> =
+            changes(&direct).unwrap().into_iter().map(|change| change.action).collect();
         assert_eq!(actions, [Action::Delete, Action::Unchanged, Action::Create]);
 
         let terraform =
             json!({"cli_version": "1.2.1", "plan": {"resources.apps.a": {"action": "recreate"}}});
-        assert_eq!(changes(&terraform)[0].action, Action::Recreate);
-        assert_eq!(changes(&terraform)[0].resource, "apps.a");
+        let terraform = changes(&terraform).unwrap();
+        assert_eq!(terraform[0].action, Action::Recreate);
+        assert_eq!((&*terraform[0].resource, &*terraform[0].name), ("apps.a", ""));
     }
 
     /// Shape: `bundle summary -o json` of CLI 1.13.0, read 2026-08.

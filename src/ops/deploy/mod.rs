@@ -10,8 +10,6 @@ mod upload;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
-
 pub(crate) use databricks::{Call, Databricks};
 pub(crate) use record::{Entry, Record, Shelf};
 pub(crate) use run::Outcome;
@@ -20,7 +18,8 @@ use crate::api::{self, Client, DeploymentRequest};
 use crate::bundle::{self, Bundle};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::branch;
-use crate::ops::confirm::Confirmed;
+use crate::ops::change::{Action, Change};
+use crate::ops::confirm::{Confirmed, Deletes, Losses, Permits};
 use crate::ops::drift::Drift;
 use crate::ops::log::{self, FileName};
 use crate::ui::Steps;
@@ -51,33 +50,6 @@ pub(crate) enum Engine {
     Databricks(Box<Databricks>),
 }
 
-/// What happens to one resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Action {
-    /// It is made.
-    Create,
-    /// It is changed in place.
-    Update,
-    /// It is deleted and made anew, without what it held.
-    Recreate,
-    /// It is deleted.
-    Delete,
-    /// It stays as it is.
-    Unchanged,
-}
-
-/// One change of a plan.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Change {
-    /// What happens.
-    pub(crate) action: Action,
-    /// Type and key in the bundle: `postgres_projects.shop`.
-    pub(crate) resource: String,
-    /// Name in the workspace, when it is known.
-    pub(crate) name: String,
-}
-
 /// What a deployment would do.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -87,8 +59,8 @@ pub(crate) struct Plan {
     pub(crate) apps: Vec<String>,
     /// How the bundle differs from what was deployed last.
     pub(crate) drift: Option<Drift>,
-    /// What was agreed to go.
-    pub(crate) confirmed: Confirmed,
+    losses: Losses,
+    guarded: Vec<String>,
     shelf: Shelf,
     record: Record,
     lost: Vec<Entry>,
@@ -100,7 +72,7 @@ pub(crate) struct Plan {
 enum Work {
     Nothing,
     BuiltIn(Vec<builtin::Step>, Vec<Entry>),
-    Databricks(Option<Vec<u8>>),
+    Databricks(databricks::Planned),
 }
 
 #[derive(Debug, Clone)]
@@ -120,14 +92,38 @@ impl Entry {
 impl Plan {
     /// Returns the changes that lose something.
     pub(crate) fn destructive(&self) -> Vec<&Change> {
-        let loses = |change: &&Change| matches!(change.action, Action::Delete | Action::Recreate);
-        self.changes.iter().filter(loses).collect()
+        self.changes.iter().filter(|change| change.is_destructive()).collect()
     }
 
     /// Returns whether any resource changes.
     pub(crate) fn changes_resources(&self) -> bool {
         self.changes.iter().any(|change| change.action != Action::Unchanged)
     }
+
+    /// Takes the plan as agreed to when `names` confirms what has to be; needs no workspace.
+    ///
+    /// Fails as `Refused` when it does not, and when the bundle guards what would be lost.
+    pub(crate) fn confirm(self, names: &[String]) -> Result<Confirmed<Plan>> {
+        refuse_guarded("the plan deletes what must not be destroyed", &self.guarded)?;
+        Confirmed::new(self, names)
+    }
+}
+
+impl Deletes for Plan {
+    fn losses(&self) -> &Losses {
+        &self.losses
+    }
+}
+
+/// Fails as `Refused` when something is guarded against its deletion.
+pub(crate) fn refuse_guarded(headline: &str, guarded: &[String]) -> Result<()> {
+    if guarded.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Refused, headline)
+        .code("PREVENT_DESTROY")
+        .why(format!("guarded by `lifecycle.prevent_destroy`: {}", guarded.join(", ")))
+        .hint("deploy once with `prevent_destroy: false` for it in lakeforge.yml"))
 }
 
 /// Works out what a deployment would do; changes nothing.
@@ -163,23 +159,52 @@ pub(crate) async fn plan(
             let step = steps.start("Validating the bundle");
             cli.validate().await?;
             step.say("Planning the deployment");
-            let (changes, plan) = cli.plan().await?;
-            (changes, Work::Databricks(plan))
+            let planned = cli.plan().await?;
+            let known = last.as_ref().map(|last| &last.resources[..]).unwrap_or_default();
+            let changes = named(cli, planned.changes.clone(), known).await?;
+            (changes, Work::Databricks(planned))
         }
     };
+    let losses = Losses::look(api, &changes).await?;
     let apps = runs.iter().map(|planned| planned.run.name.clone()).collect();
     let drift = last.and_then(|last| last.drift(&record));
-    Ok(Plan {
-        changes,
-        apps,
-        drift,
-        confirmed: Confirmed::default(),
-        shelf,
-        record,
-        lost,
-        work,
-        runs,
-    })
+    let guarded = guarded(&changes, &record);
+    Ok(Plan { changes, apps, drift, losses, guarded, shelf, record, lost, work, runs })
+}
+
+/// Names what `changes` lose and do not name: as the state of the deployment says, else as `known`,
+/// its record, does.
+///
+/// Plans of the Terraform engine name nothing.
+async fn named(cli: &Databricks, mut changes: Vec<Change>, known: &[Entry]) -> Result<Vec<Change>> {
+    if changes.iter().any(is_nameless) {
+        let state = cli.deployed().await?;
+        add_names(&mut changes, &state, known);
+    }
+    Ok(changes)
+}
+
+fn is_nameless(change: &Change) -> bool {
+    change.is_destructive() && change.name.is_empty()
+}
+
+fn add_names(changes: &mut [Change], state: &[(String, String)], known: &[Entry]) {
+    for change in changes.iter_mut().filter(|change| is_nameless(change)) {
+        let label = &change.resource;
+        let in_state = state.iter().find(|(resource, _)| resource == label).map(|(_, name)| name);
+        let recorded =
+            || known.iter().find(|entry| entry.resource == *label).map(|entry| &entry.name);
+        change.name = in_state.or_else(recorded).cloned().unwrap_or_default();
+    }
+}
+
+/// Returns what `changes` lose although the bundle, as `now` describes it, guards it.
+fn guarded(changes: &[Change], now: &Record) -> Vec<String> {
+    let is_lost = |entry: &&Entry| {
+        let mut changes = changes.iter().filter(|change| change.is_destructive());
+        changes.any(|change| change.resource == entry.resource)
+    };
+    now.resources.iter().filter(|entry| entry.guarded).filter(is_lost).map(Entry::shown).collect()
 }
 
 /// Carries out `plan`; `told` hears of each app as it ends.
@@ -191,17 +216,18 @@ pub(crate) async fn apply(
     steps: &Steps,
     engine: &Engine,
     bundle: &Bundle,
-    plan: Plan,
+    confirmed: Confirmed<Plan>,
     request: &Request,
     told: &dyn Fn(&Outcome),
 ) -> Result<Vec<Outcome>> {
+    let (plan, permits) = (confirmed.plan(), confirmed.permits());
     let folder = log::folder_of(bundle)?;
     let applies = !matches!(plan.work, Work::Nothing);
     if applies {
         // Stopped half-way, what is made by then is known too.
         plan.shelf.write(api, &plan.record.with(&plan.lost)).await?;
     }
-    for name in plan.confirmed.protected() {
+    for name in permits.protected() {
         branch::unprotect(api, &name, request.limit)
             .await
             .doing(|| format!("could not take the protection off `{}`", name.short()))?;
@@ -209,13 +235,12 @@ pub(crate) async fn apply(
     match (&plan.work, engine) {
         (Work::BuiltIn(planned, gone), _) => {
             builtin::apply(api, steps, planned, request.limit).await?;
-            remove::apply(api, steps, gone, &plan.confirmed, request.limit).await?;
+            remove::apply(api, steps, gone, permits, request.limit).await?;
         }
-        (Work::Databricks(saved), Engine::Databricks(cli)) => {
+        (Work::Databricks(planned), Engine::Databricks(cli)) => {
             let _step = steps.start("Deploying the bundle");
-            let file = saved.as_ref().map(|plan| save(&folder, plan)).transpose()?;
-            cli.deploy(steps, file.as_ref().map(tempfile::NamedTempFile::path), request.limit)
-                .await?;
+            permits.recheck(api).await?;
+            cli.deploy(steps, planned, &folder, request.limit).await?;
         }
         _ => {}
     }
@@ -239,7 +264,7 @@ pub(crate) async fn apply(
         limit: request.limit,
         logs: &folder.join("logs"),
     };
-    let runs: Vec<Run> = plan.runs.into_iter().map(|planned| planned.run).collect();
+    let runs: Vec<Run> = plan.runs.iter().map(|planned| planned.run.clone()).collect();
     Ok(run::run_all(api, steps, &runs, orders, told).await)
 }
 
@@ -309,14 +334,6 @@ async fn upload_all(api: &Client, steps: &Steps, runs: &[PlannedRun]) -> Result<
     Ok(())
 }
 
-fn save(folder: &std::path::Path, plan: &[u8]) -> Result<tempfile::NamedTempFile> {
-    use std::io::Write;
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().suffix(".json").tempfile_in(folder)?;
-    file.write_all(plan)?;
-    Ok(file)
-}
-
 /// Returns what is deployed, in the order in which it can be deleted: of `known`, the record of the
 /// deployment, what is there, or what the state of the Databricks CLI holds.
 pub(crate) async fn deployed(api: &Client, engine: &Engine, known: &[Entry]) -> Result<Vec<Entry>> {
@@ -339,17 +356,21 @@ pub(crate) async fn destroy(
     steps: &Steps,
     engine: &Engine,
     entries: &[Entry],
-    confirmed: &Confirmed,
+    permits: &Permits,
     folder: &str,
     limit: Duration,
 ) -> Result<()> {
     match engine {
         Engine::Databricks(cli) => {
             let _step = steps.start("Destroying the deployment");
-            cli.destroy(steps, limit).await?;
+            permits.recheck(api).await?;
+            cli.destroy(steps, entries, limit).await?;
         }
-        Engine::BuiltIn => remove::apply(api, steps, entries, confirmed, limit).await?,
+        Engine::BuiltIn => remove::apply(api, steps, entries, permits, limit).await?,
     }
     let gone = api::there(api.delete_object(folder, true).await);
     gone.doing(|| format!("could not delete the workspace folder `{folder}`")).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

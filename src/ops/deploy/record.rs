@@ -10,6 +10,7 @@ use super::expand;
 use crate::api::Client;
 use crate::bundle::Bundle;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::change::ResourceKind;
 use crate::ops::drift::Drift;
 
 /// The file, below the deployment's folder in the workspace; `bundle destroy` deletes that folder.
@@ -53,9 +54,9 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Entry {
-    /// Returns the type in the bundle: `postgres_projects`.
-    pub(crate) fn kind(&self) -> &str {
-        self.resource.split('.').next().unwrap_or_default()
+    /// Returns its kind.
+    pub(crate) fn kind(&self) -> ResourceKind {
+        ResourceKind::of(&self.resource)
     }
 
     /// Returns the name by which two descriptions of a deployment are compared.
@@ -63,7 +64,10 @@ impl Entry {
         match self.name.is_empty() {
             true => self.resource.clone(),
             false if self.name.starts_with("projects/") => self.name.clone(),
-            false => format!("{}/{}", self.kind(), self.name),
+            false => {
+                let kind = self.resource.split('.').next().unwrap_or_default();
+                format!("{kind}/{}", self.name)
+            }
         }
     }
 

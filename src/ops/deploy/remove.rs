@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::record::Entry;
 use crate::api::{self, Client, Poll, there};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::ops::confirm::Confirmed;
+use crate::ops::change::ResourceKind;
+use crate::ops::confirm::Permits;
 use crate::ops::parallel;
 use crate::ui::Steps;
 use crate::wire::names::{BranchName, EndpointName, PRIMARY_ENDPOINT, ProjectName, ROOT_BRANCH};
@@ -44,22 +45,22 @@ pub(super) async fn present(api: &Client, entries: Vec<Entry>) -> Result<Vec<Ent
 fn thing(entry: &Entry) -> Option<Thing> {
     let name = &entry.name;
     match entry.kind() {
-        "postgres_projects" => name.parse().ok().map(Thing::Project),
-        "postgres_branches" => name
+        ResourceKind::Project => name.parse().ok().map(Thing::Project),
+        ResourceKind::Branch => name
             .parse()
             .ok()
             .filter(|name: &BranchName| name.branch != ROOT_BRANCH)
             .map(Thing::Branch),
-        "postgres_endpoints" => name
+        ResourceKind::Endpoint => name
             .parse()
             .ok()
             .filter(|name: &EndpointName| name.endpoint != PRIMARY_ENDPOINT)
             .map(Thing::Endpoint),
-        "postgres_roles" if !name.is_empty() => Some(Thing::Below(name.clone(), Part::Role)),
-        "postgres_databases" if !name.is_empty() => {
+        ResourceKind::Role if !name.is_empty() => Some(Thing::Below(name.clone(), Part::Role)),
+        ResourceKind::Database if !name.is_empty() => {
             Some(Thing::Below(name.clone(), Part::Database))
         }
-        "apps" if !name.is_empty() => Some(Thing::App(name.clone())),
+        ResourceKind::App if !name.is_empty() => Some(Thing::App(name.clone())),
         _ => None,
     }
 }
@@ -84,18 +85,18 @@ pub(super) async fn apply(
     api: &Client,
     steps: &Steps,
     entries: &[Entry],
-    confirmed: &Confirmed,
+    permits: &Permits,
     limit: Duration,
 ) -> Result<()> {
     let (apps, others): (Vec<&Entry>, Vec<&Entry>) =
-        entries.iter().partition(|entry| entry.kind() == "apps");
-    let one = |entry: &'_ Entry| remove(api, steps, entry.clone(), confirmed, limit);
+        entries.iter().partition(|entry| entry.kind() == ResourceKind::App);
+    let one = |entry: &'_ Entry| remove(api, steps, entry.clone(), permits, limit);
     for done in parallel::each(apps, one).await {
         done?;
     }
     for entry in others {
         if !entries.iter().any(|other| entry.is_part_of(other)) {
-            remove(api, steps, entry.clone(), confirmed, limit).await?;
+            remove(api, steps, entry.clone(), permits, limit).await?;
         }
     }
     Ok(())
@@ -105,12 +106,12 @@ async fn remove(
     api: &Client,
     steps: &Steps,
     entry: Entry,
-    confirmed: &Confirmed,
+    permits: &Permits,
     limit: Duration,
 ) -> Result<()> {
     let Some(thing) = thing(&entry) else { return Ok(()) };
     let _step = steps.start(format!("Deleting {} `{}`", entry.resource, entry.name));
-    match delete(api, &thing, entry.purge, confirmed, limit).await {
+    match delete(api, &thing, entry.purge, permits, limit).await {
         Err(error) if error.is_not_found() => Ok(()),
         done => done.doing(|| format!("could not delete {} `{}`", entry.resource, entry.name)),
     }
@@ -120,15 +121,15 @@ async fn delete(
     api: &Client,
     thing: &Thing,
     purge: bool,
-    confirmed: &Confirmed,
+    permits: &Permits,
     limit: Duration,
 ) -> api::Result<()> {
     let pending = match thing {
-        Thing::Project(name) => match confirmed.project(name) {
+        Thing::Project(name) => match permits.project(name) {
             Some(project) => api.delete_project(project, purge).await?,
             None => return refuse_unseen(api, thing).await,
         },
-        Thing::Branch(name) => match confirmed.branch(name) {
+        Thing::Branch(name) => match permits.branch(name) {
             Some(branch) => api.delete_branch(branch, purge).await?,
             None => return refuse_unseen(api, thing).await,
         },

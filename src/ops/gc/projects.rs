@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::api::Client;
 use crate::bundle::Bundle;
 use crate::error::{Doing, Result};
+use crate::ops::change::ResourceKind;
 use crate::ops::deploy::{Record, Shelf};
 use crate::ops::parallel;
 use crate::wire::names::ProjectName;
@@ -47,6 +48,6 @@ fn is_of(record: &Record, target: &Bundle) -> bool {
 
 /// Returns the projects that a deployment holds.
 fn projects(record: &Record) -> impl Iterator<Item = ProjectName> {
-    let held = record.resources.iter().filter(|entry| entry.kind() == "postgres_projects");
+    let held = record.resources.iter().filter(|entry| entry.kind() == ResourceKind::Project);
     held.filter_map(|entry| entry.name.parse().ok())
 }

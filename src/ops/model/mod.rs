@@ -5,7 +5,7 @@
 mod schedule;
 mod workspace;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::branch::{self, Create, Expiry, Outcome};
 use super::creds::Connection;
-use super::gc::{self, OpenPullRequests, Rules};
+use super::gc::{self, PullRequests, Rules};
 use super::names::{Origin, Resolved};
 use crate::api::Client;
 use crate::error::{Doing, Error, Kind, Result};
@@ -114,15 +114,17 @@ async fn run(api: Client, steps: Steps, task: Task) -> Result<Option<Outcome>> {
 }
 
 async fn clean_up(api: &Client, steps: &Steps) -> Result<()> {
+    let closed = r#"[{"number":7,"state":"CLOSED"}]"#;
     let rules = Rules {
+        pull_requests: PullRequests::parse_states(closed).expect("a list with states"),
         prefix: "pr-".to_owned(),
         grace: Ttl::from_secs(3600),
         protected: Default::default(),
     };
-    let (open, projects) = (OpenPullRequests::none(), vec![ProjectName::new("shop")]);
-    let plan = gc::look(api, projects, &open, Timestamp::now(), &rules).await?;
-    gc::apply(api, steps, &plan, &open, &rules, WAIT).await;
-    Ok(())
+    let projects = BTreeSet::from([ProjectName::new("shop")]);
+    let plan = gc::look(api, steps, projects, Timestamp::now(), &rules).await?;
+    let confirmed = plan.confirm(Some(plan.deletions().count()))?;
+    gc::apply(api, steps, &confirmed, &rules, WAIT, &|_| ()).await
 }
 
 /// Stands for the wait until SQL works: it asks for the endpoints of the branch, as the real one does.
