@@ -18,6 +18,9 @@ const NAMED: [(&str, &str, &str); 5] = [
     ("postgres_roles", "roles", "role_id"),
 ];
 
+/// How the keys begin that `gen` makes.
+const GENERATED: &str = "lakebase_";
+
 /// Deepest chain of references to a parent: role or endpoint, branch, project, with room to spare.
 const DEPTH: usize = 8;
 
@@ -229,13 +232,16 @@ fn target_of<'r>(tree: &Value, rest: &'r str) -> Result<(&'r str, &'r str)> {
     let names = |value: &Value| -> Vec<String> {
         value.as_object().into_iter().flat_map(Map::keys).cloned().collect()
     };
-    let Some(entries) = resources.get(kind) else {
-        return Err(suggest(refuse(), kind, names(resources).iter().map(String::as_str)));
+    let (wanted, known) = match resources.get(kind) {
+        None => (kind, names(resources)),
+        Some(entries) if entries.get(key).is_none() => (key, names(entries)),
+        Some(_) => return Ok((kind, key)),
     };
-    if entries.get(key).is_none() {
-        return Err(suggest(refuse(), key, names(entries).iter().map(String::as_str)));
-    }
-    Ok((kind, key))
+    let error = suggest(refuse(), wanted, known.iter().map(String::as_str));
+    Err(match error.hint_text() {
+        None if key.starts_with(GENERATED) => error.hint("lakeforge gen"),
+        _ => error,
+    })
 }
 
 /// Returns what the reference `path` (`resources.apps.shop.name`) stands for, when that is known

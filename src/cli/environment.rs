@@ -221,9 +221,11 @@ fn variables(path: &str, arg: &Arg) -> Vec<(String, String)> {
     arg.get_long().into_iter().chain(aliases).map(variable).collect()
 }
 
-/// Returns whether the command reads the variable itself, as the branch's name may name a project too.
+/// Returns whether the command reads the variable itself: the name of a branch may name its project,
+/// and then the variable does not count.
 fn is_by_hand(path: &str, arg: &Arg) -> bool {
-    variables(path, arg).iter().any(|(_, variable)| variable == "LAKEFORGE_PROJECT")
+    let first = path.split(' ').next().unwrap_or_default();
+    ["branch", "creds", "gc"].contains(&first) && arg.get_long() == Some("project")
 }
 
 fn is_switch(arg: &Arg) -> bool {

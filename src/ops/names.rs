@@ -64,7 +64,10 @@ impl Scope {
     /// Fails with `Usage` when the project cannot be told, and when an id is none.
     pub(crate) fn branches(&self, text: &str) -> Result<Vec<Resolved>> {
         let (project, branch) = split(text)?;
-        check_id(&branch).map_err(|why| Error::new(Kind::Usage, why))?;
+        check_id(&branch).map_err(|why| match near_id(&branch) {
+            Some(id) => Error::new(Kind::Usage, why).hint(format!("`{id}` is one")),
+            None => Error::new(Kind::Usage, why),
+        })?;
         let projects = match project {
             Some(project) => self.named_in_full(text, project)?,
             None => self.projects(text)?,
@@ -157,6 +160,14 @@ impl Scope {
 /// Leaves out `projects/` before an id.
 fn bare(project: &str) -> &str {
     project.strip_prefix("projects/").unwrap_or(project)
+}
+
+/// Returns the id that comes nearest to `text`: what an id cannot hold becomes a hyphen.
+fn near_id(text: &str) -> Option<String> {
+    let lower = text.to_lowercase();
+    let parts = lower.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit());
+    let id = parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
+    check_id(&id).is_ok().then_some(id)
 }
 
 /// Splits a name into project and branch.
@@ -264,6 +275,18 @@ mod tests {
             assert_eq!(error.kind(), Kind::Usage);
             assert!(error.to_string().contains(part), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_no_id_offers_the_one_that_is_near() {
+        let hint = |text: &str| {
+            let error = scope(Some("shop"), None, &[], false).branches(text).unwrap_err();
+            error.hint_text().map(str::to_owned)
+        };
+        assert_eq!(hint("Feature_X.1").as_deref(), Some("`feature-x-1` is one"));
+        assert_eq!(hint("shop/dev-").as_deref(), Some("`dev` is one"));
+        assert_eq!(hint("42"), None);
+        assert_eq!(hint(&"a".repeat(64)), None);
     }
 
     #[test]

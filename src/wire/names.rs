@@ -14,6 +14,11 @@ pub(crate) const DEFAULT_DATABASE_ID: &str = "databricks-postgres";
 /// Name in Postgres of the database every branch starts with.
 pub(crate) const DEFAULT_DATABASE: &str = "databricks_postgres";
 
+/// Longest id.
+const LONGEST_ID: usize = 63;
+/// How much of a longer one is said back.
+const SHOWN: usize = 80;
+
 /// Checks an id of a project, branch or endpoint: 1 to 63 characters of `[a-z0-9-]`, a lower-case
 /// letter first, no hyphen last.
 ///
@@ -23,7 +28,7 @@ pub(crate) const DEFAULT_DATABASE: &str = "databricks_postgres";
 pub(crate) fn check_id(id: &str) -> Result<(), String> {
     let wrong = if id.is_empty() {
         "is empty"
-    } else if id.len() > 63 {
+    } else if id.len() > LONGEST_ID {
         "is longer than 63 characters"
     } else if !id.starts_with(|first: char| first.is_ascii_lowercase()) {
         "does not start with a lower-case letter"
@@ -34,7 +39,10 @@ pub(crate) fn check_id(id: &str) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(format!("the id `{id}` {wrong}"))
+    match id.char_indices().nth(SHOWN) {
+        Some((end, _)) => Err(format!("the id `{}…` {wrong}", &id[..end])),
+        None => Err(format!("the id `{id}` {wrong}")),
+    }
 }
 
 macro_rules! as_string {

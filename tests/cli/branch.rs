@@ -171,6 +171,7 @@ fn names_that_the_platform_refuses_never_reach_it() {
     assert_snapshot!(forge.run("branch create shop/feature_a --ttl 1d"), @r#"
         --- stderr
         error: the id `feature_a` may hold only lower-case letters, digits and hyphens
+          try: `feature-a` is one
         --- exit 2
         "#);
     assert_snapshot!(forge.run("branch create 'shop/dev/x' --ttl 1d"), @r#"

@@ -205,3 +205,39 @@ fn with_v_it_is_said_which_variable_sets_a_flag() {
     let shown = run(&forge, &verbose, "migrate --dry-run");
     assert!(shown.contains("--target is set by DATABRICKS_BUNDLE_TARGET"), "{shown}");
 }
+
+#[test]
+fn lists_values_and_folders_come_from_variables_too() {
+    let forge = Forge::offline();
+    forge.write(
+        "in/databricks.yml",
+        "bundle: {name: shop}\nvariables: {b: {default: one}}\nresources:\n  apps:\n\
+         \x20   x: {name: x, source_code_path: ., resources: [{name: d, postgres: {branch: 'projects/p/branches/${var.b}'}}]}\n\
+         \x20   y: {name: y, source_code_path: ., resources: [{name: d, postgres: {branch: 'projects/p/branches/${var.b}'}}]}\n\
+         \x20   z: {name: z, source_code_path: ., resources: [{name: d, postgres: {branch: 'projects/p/branches/${var.b}'}}]}\n",
+    );
+    let one = "{migrate: {command: make, directory: .}}";
+    forge.write("in/lakeforge.yml", &format!("apps: {{x: {one}, y: {one}, z: {one}}}\n"));
+
+    let root = forge.path().join("in").display().to_string();
+    let shown = run(
+        &forge,
+        &[
+            ("LAKEFORGE_ROOT", root.as_str()),
+            ("DATABRICKS_BUNDLE_ROOT", "/nowhere"),
+            ("LAKEFORGE_ONLY", "x,z"),
+            ("LAKEFORGE_VAR", "b=two"),
+        ],
+        "migrate --dry-run",
+    );
+
+    assert_snapshot!(shown, @r#"
+        --- stdout
+        APP  BRANCH  DIRECTORY
+        x    p/two   [DIR]/in
+        z    p/two   [DIR]/in
+        --- exit 0
+        "#);
+    let shown = run(&forge, &[("DATABRICKS_BUNDLE_ROOT", root.as_str())], "migrate --dry-run");
+    assert!(shown.contains("p/one"), "{shown}");
+}

@@ -291,4 +291,14 @@ fn a_generated_file_that_is_missing_is_told_before_its_projects_look_deleted() {
         "#);
     forge.succeed("gen");
     forge.succeed("deploy --dry-run");
+
+    let forge = bundle("${resources.postgres_projects.lakebase_project_shop.id}/branches/dev");
+    std::fs::remove_file(forge.path().join("resources/lakebase.yml")).unwrap();
+    assert_snapshot!(forge.run("deploy"), @r#"
+        --- stderr
+        error: resources/apps.yml:9:21: `${resources.postgres_projects.lakebase_project_shop.id}` refers to a resource that is not there
+          why: known: apps
+          try: lakeforge gen
+        --- exit 2
+        "#);
 }
