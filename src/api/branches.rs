@@ -45,6 +45,14 @@ impl Client {
         self.pages(request, |page: BranchList| (page.branches, page.next_page_token)).await
     }
 
+    /// Reads the branches of a project that are deleted and can still be brought back.
+    pub(crate) async fn list_deleted_branches(&self, project: &ProjectName) -> Result<Vec<Branch>> {
+        let request =
+            Request::postgres(Method::GET, project, &["branches"]).flag("show_deleted", true);
+        let all = self.pages(request, |page: BranchList| (page.branches, page.next_page_token));
+        Ok(all.await?.into_iter().filter(|branch| branch.status.delete_time.is_some()).collect())
+    }
+
     /// Starts changing the fields of a branch that `mask` names: `spec.expiration`, `spec.is_protected`.
     pub(crate) async fn update_branch(
         &self,

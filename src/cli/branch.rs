@@ -285,10 +285,13 @@ impl Delete {
         let api = cx.api()?;
         announce(cx, &branches);
         let plan = ops::plan_delete(&api, branches, &self.confirm, scope.all).await?;
+        for name in &plan.deleted {
+            cx.ui.steps.note(format!("{} is deleted already", name.short()));
+        }
         if self.dry_run {
             return cx.ui.show(&Planned { plan, now: cx.now() });
         }
-        if !self.yes {
+        if !self.yes && !plan.branches.is_empty() {
             let names: Vec<String> =
                 plan.branches.iter().map(|branch| branch.name.short()).collect();
             cx.ui.confirm(&format!("delete {}?", names.join(", ")), "--yes").await?;

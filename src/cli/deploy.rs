@@ -90,15 +90,12 @@ impl Deploy {
             let _ = cx.ui.event(&Event::App(outcome));
         };
         let applied = deploy::apply(&api, steps, &engine, &bundle, plan, &request, &told);
-        let outcomes =
-            steps.unless_interrupted(applied).await.and_then(|done| done).map_err(|error| {
-                match error.kind() {
-                    Kind::Interrupted | Kind::Terminated => {
-                        left_behind(error, &left.lock().unwrap_or_else(PoisonError::into_inner))
-                    }
-                    _ => error,
-                }
-            })?;
+        let outcomes = applied.await.map_err(|error| match error.kind() {
+            Kind::Interrupted | Kind::Terminated => {
+                left_behind(error, &left.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+            _ => error,
+        })?;
         summary(cx, &outcomes)
     }
 }
@@ -110,7 +107,10 @@ fn left_behind(error: Error, apps: &[String]) -> Error {
         [] => error,
         apps => error.why(format!("not seen running: {}", apps.join(", "))),
     };
-    error.hint("the same command again goes on from there")
+    match error.hint_text() {
+        None => error.hint("the same command again goes on from there"),
+        Some(_) => error,
+    }
 }
 
 fn announce(cx: &Cx, bundle: &Bundle, api: &Client, plan: &Plan) {

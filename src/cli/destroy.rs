@@ -78,8 +78,7 @@ impl Destroy {
             cx.ui.confirm(&what, "--yes").await?;
         }
         let limit = self.wait.limit();
-        let done = destroy::apply(&api, steps, &engine, &plan, limit);
-        steps.unless_interrupted(done).await??;
+        destroy::apply(&api, steps, &engine, &plan, limit).await?;
         cx.ui.show(&Answer { deleted, dry_run: false })
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::api::Client;
 use crate::bundle::Bundle;
 use crate::error::{Doing, Result};
-use crate::ops::branch;
 use crate::ops::change::Change;
 use crate::ops::confirm::{Confirmed, Deletes, Losses};
 use crate::ops::deploy::{self, Engine, Entry, Record, Shelf};
 use crate::ops::drift::Drift;
+use crate::ops::protection;
 use crate::ui::Steps;
 
 /// What is to be destroyed.
@@ -81,7 +81,8 @@ pub(crate) async fn plan(api: &Client, engine: &Engine, bundle: &Bundle) -> Resu
 
 /// Deletes what the plan holds.
 ///
-/// Interrupted, what is deleted stays deleted, and the same call again deletes the rest.
+/// Interrupted, what is deleted stays deleted and is said, protection that was taken off is put back,
+/// and the same call again deletes the rest.
 pub(crate) async fn apply(
     api: &Client,
     steps: &Steps,
@@ -90,10 +91,9 @@ pub(crate) async fn apply(
     limit: Duration,
 ) -> Result<()> {
     let (plan, permits) = (confirmed.plan(), confirmed.permits());
-    for name in permits.protected() {
-        branch::unprotect(api, &name, limit)
-            .await
-            .doing(|| format!("could not take the protection off `{}`", name.short()))?;
+    let work = deploy::destroy(api, steps, engine, &plan.entries, permits, &plan.folder, limit);
+    match protection::without(api, steps, permits.protected(), limit, work).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(deploy::explain(api, steps, &plan.changes(), error).await),
     }
-    deploy::destroy(api, steps, engine, &plan.entries, permits, &plan.folder, limit).await
 }

@@ -16,6 +16,7 @@ pub(crate) mod migrate;
 mod model;
 pub(crate) mod names;
 mod parallel;
+mod protection;
 pub(crate) mod scaffold;
 pub(crate) mod smoke;
 mod sql;

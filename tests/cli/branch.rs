@@ -428,13 +428,12 @@ fn delete_asks_and_without_a_terminal_refuses() {
         bury/dev: deleting
         --- exit 0
         "#);
-    assert_snapshot!(forge.run("branch delete dev --yes"), @r#"
+    assert_snapshot!(forge.run("branch delete dev --yes"), @r"
         --- stderr
         → projects/bury/branches/dev (project from lakeforge.yml)
-        error: there is no branch `bury/dev`
-          try: lakeforge branch list --project bury
-        --- exit 6
-        "#);
+        bury/dev is deleted already
+        --- exit 0
+        ");
     assert_snapshot!(forge.run("branch delete production --yes --confirm production"), @r#"
         --- stderr
         → projects/bury/branches/production (project from lakeforge.yml)

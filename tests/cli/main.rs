@@ -28,6 +28,7 @@ mod help;
 mod hostile;
 mod http;
 mod init;
+mod interrupted;
 mod job;
 mod layers;
 mod local;

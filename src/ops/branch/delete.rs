@@ -8,17 +8,21 @@ use serde::Serialize;
 
 use crate::api::{Client, DeletableBranch, Unconfirmed};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::ops::change::{Action, Change};
 use crate::ops::names::{self, Resolved};
-use crate::ops::parallel;
+use crate::ops::{deploy, parallel, protection};
 use crate::ui::Steps;
 use crate::wire::names::{BranchName, ProjectName};
-use crate::wire::postgres::{Body, Branch, BranchSpec};
+use crate::wire::postgres::Branch;
 
 /// What is to be deleted, children before their sources.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct DeletePlan {
     /// The branches.
     pub(crate) branches: Vec<BranchToDelete>,
+    /// Branches that are deleted already, by an earlier run perhaps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deleted: Vec<BranchName>,
 }
 
 /// A branch to delete.
@@ -61,7 +65,7 @@ pub(crate) struct Deleted {
 ///
 /// `confirm` holds the exact ids or full names of branches that may go although they are default,
 /// protected or their project's production. With `some_missing` a branch that does not exist in some
-/// projects is passed over. Fails with `NotFound`, and with `Refused` for a branch that needs
+/// projects is passed over, and so is in any case one that is deleted already. Fails with `NotFound`, and with `Refused` for a branch that needs
 /// `confirm` or that others were copied from.
 pub(crate) async fn plan_delete(
     api: &Client,
@@ -87,6 +91,7 @@ pub(crate) async fn plan_delete(
     for (names, known) in parallel::all(wanted, one).await? {
         for name in &names {
             match known.iter().find(|branch| branch.name == *name) {
+                None if is_deleted(api, name).await => plan.deleted.push(name.clone()),
                 None if some_missing => missing = Some(names::unknown_branch(name, &known)),
                 None => return Err(names::unknown_branch(name, &known)),
                 Some(branch) => parents = parents.and(refuse_parent(branch, &known, &names)),
@@ -104,9 +109,15 @@ pub(crate) async fn plan_delete(
     }
     parents?;
     match missing {
-        Some(missing) if plan.branches.is_empty() => Err(missing),
+        Some(missing) if plan.branches.is_empty() && plan.deleted.is_empty() => Err(missing),
         _ => Ok(plan),
     }
+}
+
+/// Returns whether a branch that is not there is known to have been deleted.
+async fn is_deleted(api: &Client, name: &BranchName) -> bool {
+    let deleted = api.list_deleted_branches(&name.parent()).await.unwrap_or_default();
+    deleted.iter().any(|branch| branch.name == *name)
 }
 
 /// Reads what `--confirm` says; an id alone is that of the branch in its own project.
@@ -154,14 +165,15 @@ fn children_first<'a>(names: &[BranchName], known: &'a [Branch]) -> Vec<&'a Bran
 
 /// Deletes what `plan` holds; projects at the same time, within one in the plan's order.
 ///
-/// Fails with `Partial` when some could not be deleted.
+/// Fails with `Partial` when some could not be deleted. Interrupted, it says which are deleted and
+/// which are not; protection that was taken off what stays is put back.
 pub(crate) async fn delete(
     api: &Client,
     steps: &Steps,
     plan: DeletePlan,
     wait: Duration,
 ) -> Result<Vec<Deleted>> {
-    let total = plan.branches.len();
+    let names: Vec<BranchName> = plan.branches.iter().map(|branch| branch.name.clone()).collect();
     let mut of_project: BTreeMap<ProjectName, Vec<BranchToDelete>> = BTreeMap::new();
     for branch in plan.branches {
         of_project.entry(branch.name.parent()).or_default().push(branch);
@@ -170,7 +182,7 @@ pub(crate) async fn delete(
         let mut results = Vec::new();
         for branch in branches {
             let _step = steps.lane(branch.name.short(), "deleting");
-            results.push(delete_one(api, &branch, wait).await);
+            results.push(delete_one(api, steps, &branch, wait).await);
         }
         results
     };
@@ -182,10 +194,14 @@ pub(crate) async fn delete(
             Err(error) => failures.push(error),
         }
     }
-    match failures.len() {
-        0 => Ok(deleted),
-        1 if total == 1 => Err(failures.remove(0)),
-        count => {
+    if let Some(error) = interruption(&failures) {
+        let changes: Vec<Change> = names.iter().map(deletion).collect();
+        return Err(deploy::explain(api, steps, &changes, error).await);
+    }
+    match (failures.len(), names.len()) {
+        (0, _) => Ok(deleted),
+        (1, 1) => Err(failures.remove(0)),
+        (count, total) => {
             let error =
                 Error::new(Kind::Partial, format!("{count} of {total} branches were not deleted"));
             Err(failures.iter().fold(error, |error, failure| error.why(failure.to_string())))
@@ -193,21 +209,44 @@ pub(crate) async fn delete(
     }
 }
 
-async fn delete_one(api: &Client, branch: &BranchToDelete, wait: Duration) -> Result<BranchName> {
-    let name = &branch.name;
-    let what = || format!("could not delete branch `{}`", name.short());
-    if branch.protected {
-        unprotect(api, name, wait).await.doing(what)?;
+/// Makes one error of the interruption among `failures`, if there is one, and of what all of them say.
+fn interruption(failures: &[Error]) -> Option<Error> {
+    let is_signal = |error: &&Error| matches!(error.kind(), Kind::Interrupted | Kind::Terminated);
+    let first = failures.iter().find(is_signal)?;
+    let mut error = Error::new(first.kind(), first.message());
+    for failure in failures {
+        if is_signal(&failure) {
+            error = failure.reasons().iter().fold(error, Error::why);
+        } else {
+            error = error.why(failure.to_string());
+        }
+        error = failure.hint_text().into_iter().fold(error, Error::hint);
     }
-    remove(api, &branch.deletable, wait).await.doing(what)?;
-    Ok(name.clone())
+    Some(error)
 }
 
-/// Takes the protection off a branch.
-pub(crate) async fn unprotect(api: &Client, name: &BranchName, wait: Duration) -> Result<()> {
-    let spec = BranchSpec { is_protected: Some(false), ..BranchSpec::default() };
-    let pending = api.update_branch(name, &Body { spec }, "spec.is_protected").await?;
-    Ok(api.wait(pending, "taking the protection off", wait).await.map(drop)?)
+fn deletion(name: &BranchName) -> Change {
+    Change {
+        action: Action::Delete,
+        resource: format!("postgres_branches.{}", name.branch),
+        name: name.to_string(),
+    }
+}
+
+async fn delete_one(
+    api: &Client,
+    steps: &Steps,
+    branch: &BranchToDelete,
+    wait: Duration,
+) -> Result<BranchName> {
+    let name = &branch.name;
+    let protected = branch.protected.then(|| name.clone());
+    let deletion = async {
+        let what = || format!("could not delete branch `{}`", name.short());
+        remove(api, &branch.deletable, wait).await.doing(what)
+    };
+    protection::without(api, steps, protected, wait, deletion).await?;
+    Ok(name.clone())
 }
 
 /// Deletes a branch; one that is gone by now is as good.

@@ -12,6 +12,6 @@ mod roll_back;
 #[cfg(test)]
 pub(crate) use create::create_until;
 pub(crate) use create::{create, plan_create};
-pub(crate) use delete::{DeletePlan, Deleted, delete, plan_delete, remove, unprotect};
+pub(crate) use delete::{DeletePlan, Deleted, delete, plan_delete, remove};
 pub(crate) use list::{Detail, get, list};
 pub(crate) use request::{Create, Created, Expiry, Outcome};

@@ -1,5 +1,6 @@
 //! `deploy`: resources first, then every app at the same time, each until it runs.
 
+mod aftermath;
 mod builtin;
 mod databricks;
 mod record;
@@ -7,9 +8,10 @@ mod remove;
 mod run;
 mod upload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use aftermath::explain;
 pub(crate) use databricks::{Call, Databricks};
 pub(crate) use record::{Entry, Record, Shelf};
 pub(crate) use run::Outcome;
@@ -17,11 +19,11 @@ pub(crate) use run::Outcome;
 use crate::api::{self, Client, DeploymentRequest};
 use crate::bundle::{self, Bundle};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::ops::branch;
 use crate::ops::change::{Action, Change};
 use crate::ops::confirm::{Confirmed, Deletes, Losses, Permits};
 use crate::ops::drift::Drift;
 use crate::ops::log::{self, FileName};
+use crate::ops::protection;
 use crate::ui::Steps;
 use crate::wire::apps::EnvVar;
 use run::{Orders, Run, Starter};
@@ -220,33 +222,59 @@ pub(crate) async fn apply(
     request: &Request,
     told: &dyn Fn(&Outcome),
 ) -> Result<Vec<Outcome>> {
-    let (plan, permits) = (confirmed.plan(), confirmed.permits());
     let folder = log::folder_of(bundle)?;
-    let applies = !matches!(plan.work, Work::Nothing);
-    if applies {
-        // Stopped half-way, what is made by then is known too.
-        plan.shelf.write(api, &plan.record.with(&plan.lost)).await?;
+    let (plan, permits) = (confirmed.plan(), confirmed.permits());
+    let resources = apply_resources(api, steps, engine, &confirmed, &folder, request.limit);
+    match protection::without(api, steps, permits.protected(), request.limit, resources).await {
+        Ok(()) => {}
+        Err(error) => return Err(explain(api, steps, &plan.changes, error).await),
     }
-    for name in permits.protected() {
-        branch::unprotect(api, &name, request.limit)
-            .await
-            .doing(|| format!("could not take the protection off `{}`", name.short()))?;
+    steps.unless_interrupted(run_apps(api, steps, engine, plan, request, &folder, told)).await?
+}
+
+/// Carries out the changes of resources.
+async fn apply_resources(
+    api: &Client,
+    steps: &Steps,
+    engine: &Engine,
+    confirmed: &Confirmed<Plan>,
+    folder: &Path,
+    limit: Duration,
+) -> Result<()> {
+    let (plan, permits) = (confirmed.plan(), confirmed.permits());
+    if matches!(plan.work, Work::Nothing) {
+        return Ok(());
     }
+    // Stopped half-way, what is made by then is known too.
+    plan.shelf.write(api, &plan.record.with(&plan.lost)).await?;
     match (&plan.work, engine) {
         (Work::BuiltIn(planned, gone), _) => {
-            builtin::apply(api, steps, planned, request.limit).await?;
-            remove::apply(api, steps, gone, permits, request.limit).await?;
+            builtin::apply(api, steps, planned, limit).await?;
+            remove::apply(api, steps, gone, permits, limit).await?;
         }
         (Work::Databricks(planned), Engine::Databricks(cli)) => {
             let _step = steps.start("Deploying the bundle");
             permits.recheck(api).await?;
-            cli.deploy(steps, planned, &folder, request.limit).await?;
+            cli.deploy(steps, planned, folder, limit).await?;
         }
         _ => {}
     }
-    if applies && !plan.lost.is_empty() {
-        plan.shelf.write(api, &plan.record).await?;
+    match plan.lost.is_empty() {
+        true => Ok(()),
+        false => plan.shelf.write(api, &plan.record).await,
     }
+}
+
+/// Runs the apps of the plan, each from its uploaded source.
+async fn run_apps(
+    api: &Client,
+    steps: &Steps,
+    engine: &Engine,
+    plan: &Plan,
+    request: &Request,
+    folder: &Path,
+    told: &dyn Fn(&Outcome),
+) -> Result<Vec<Outcome>> {
     let starter = match engine {
         Engine::BuiltIn => {
             upload_all(api, steps, &plan.runs).await?;

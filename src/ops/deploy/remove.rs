@@ -13,7 +13,7 @@ use crate::wire::names::{BranchName, EndpointName, PRIMARY_ENDPOINT, ProjectName
 
 /// A thing in the workspace that can be deleted.
 #[derive(Debug)]
-enum Thing {
+pub(super) enum Thing {
     Project(ProjectName),
     Branch(BranchName),
     Endpoint(EndpointName),
@@ -23,7 +23,7 @@ enum Thing {
 
 /// What of a branch is deleted by itself.
 #[derive(Debug)]
-enum Part {
+pub(super) enum Part {
     Role,
     Database,
 }
@@ -31,7 +31,7 @@ enum Part {
 /// Returns those of `entries` that are there and can be deleted, in the order in which they go.
 pub(super) async fn present(api: &Client, entries: Vec<Entry>) -> Result<Vec<Entry>> {
     let look = |entry: Entry| async move {
-        let Some(thing) = thing(&entry) else { return Ok(None) };
+        let Some(thing) = Thing::named(entry.kind(), &entry.name) else { return Ok(None) };
         match exists(api, &thing).await {
             Ok(there) => Ok(there.then_some(entry)),
             Err(error) => Err(error).doing(|| format!("could not read `{}`", entry.name)),
@@ -41,31 +41,32 @@ pub(super) async fn present(api: &Client, entries: Vec<Entry>) -> Result<Vec<Ent
     Ok(found.into_iter().rev().flatten().collect())
 }
 
-/// Reads what `entry` names; what only goes with something above it is nothing to delete.
-fn thing(entry: &Entry) -> Option<Thing> {
-    let name = &entry.name;
-    match entry.kind() {
-        ResourceKind::Project => name.parse().ok().map(Thing::Project),
-        ResourceKind::Branch => name
-            .parse()
-            .ok()
-            .filter(|name: &BranchName| name.branch != ROOT_BRANCH)
-            .map(Thing::Branch),
-        ResourceKind::Endpoint => name
-            .parse()
-            .ok()
-            .filter(|name: &EndpointName| name.endpoint != PRIMARY_ENDPOINT)
-            .map(Thing::Endpoint),
-        ResourceKind::Role if !name.is_empty() => Some(Thing::Below(name.clone(), Part::Role)),
-        ResourceKind::Database if !name.is_empty() => {
-            Some(Thing::Below(name.clone(), Part::Database))
+impl Thing {
+    /// Reads what `name` names; what only goes with something above it is nothing to delete.
+    pub(super) fn named(kind: ResourceKind, name: &str) -> Option<Self> {
+        match kind {
+            ResourceKind::Project => name.parse().ok().map(Thing::Project),
+            ResourceKind::Branch => name
+                .parse()
+                .ok()
+                .filter(|name: &BranchName| name.branch != ROOT_BRANCH)
+                .map(Thing::Branch),
+            ResourceKind::Endpoint => name
+                .parse()
+                .ok()
+                .filter(|name: &EndpointName| name.endpoint != PRIMARY_ENDPOINT)
+                .map(Thing::Endpoint),
+            _ if name.is_empty() => None,
+            ResourceKind::Role => Some(Thing::Below(name.to_owned(), Part::Role)),
+            ResourceKind::Database => Some(Thing::Below(name.to_owned(), Part::Database)),
+            ResourceKind::App => Some(Thing::App(name.to_owned())),
+            ResourceKind::Instance | ResourceKind::Other => None,
         }
-        ResourceKind::App if !name.is_empty() => Some(Thing::App(name.clone())),
-        _ => None,
     }
 }
 
-async fn exists(api: &Client, thing: &Thing) -> api::Result<bool> {
+/// Returns whether a thing is there.
+pub(super) async fn exists(api: &Client, thing: &Thing) -> api::Result<bool> {
     let answer = match thing {
         Thing::Project(name) => api.get_project(name).await.map(drop),
         Thing::Branch(name) => api.get_branch(name).await.map(drop),
@@ -109,7 +110,7 @@ async fn remove(
     permits: &Permits,
     limit: Duration,
 ) -> Result<()> {
-    let Some(thing) = thing(&entry) else { return Ok(()) };
+    let Some(thing) = Thing::named(entry.kind(), &entry.name) else { return Ok(()) };
     let _step = steps.start(format!("Deleting {} `{}`", entry.resource, entry.name));
     match delete(api, &thing, entry.purge, permits, limit).await {
         Err(error) if error.is_not_found() => Ok(()),
