@@ -5,6 +5,8 @@
 //! is never refused for that reason.
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -237,6 +239,25 @@ fn sql_stays_inside_its_cluster_on_every_major_at_hand() {
     }
 }
 
+#[test]
+fn other_users_of_the_machine_do_not_reach_a_socket() {
+    let forge = Own::start();
+    let admin = Admin::of(&forge);
+    change(&admin, "POST", "projects?project_id=vault", &json!({}));
+    let vault = superuser(&admin, VAULT);
+    let folder = PathBuf::from(&vault.host);
+
+    let open_to_others = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o077;
+    assert_eq!(open_to_others(&folder), 0);
+    assert_eq!(open_to_others(&folder.join(format!(".s.PGSQL.{}", vault.port))), 0);
+    assert_eq!(vault.psql("SELECT current_user;").trim(), SUPERUSER, "its own user does");
+    if rustix::process::geteuid().is_root() {
+        let said = vault.command().arg("-c").arg("SELECT 1").uid(54_321).gid(54_321).output();
+        let said = String::from_utf8(said.unwrap().stderr).unwrap();
+        assert!(said.contains("Permission denied"), "{said}");
+    }
+}
+
 /// Returns what each role may do of the attempts, and which roles it reached that it must not.
 fn try_each(roles: &[Login], attempts: &[&str]) -> Vec<String> {
     let mut done = Vec::new();
@@ -337,14 +358,23 @@ impl Login {
         Login { database, ..self.clone() }
     }
 
-    /// Runs a script and returns what it prints; statements that fail do not end it.
-    fn psql(&self, script: &str) -> String {
-        let mut child = Command::new("psql")
-            .args(["-XAtq", "-f", "-"])
+    /// Prepares a run of `psql`.
+    fn command(&self) -> Command {
+        let mut command = Command::new("psql");
+        command
+            .arg("-XAtq")
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .envs([("PGHOST", &self.host), ("PGPORT", &self.port), ("PGUSER", &self.user)])
-            .envs([("PGPASSWORD", &*self.password), ("PGDATABASE", self.database)])
+            .envs([("PGPASSWORD", &*self.password), ("PGDATABASE", self.database)]);
+        command
+    }
+
+    /// Runs a script and returns what it prints; statements that fail do not end it.
+    fn psql(&self, script: &str) -> String {
+        let mut child = self
+            .command()
+            .args(["-f", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
