@@ -31,11 +31,12 @@ const HARMLESS: [&str; 11] = [
 ];
 
 /// Variables of ours that stand for no flag.
-const OTHERS: [(&str, &str); 4] = [
+const OTHERS: [(&str, &str); 5] = [
     ("LAKEFORGE_LOG", "filter of the log, such as lakeforge=debug"),
     ("LAKEFORGE_PROGRAM", "of lakeforge's own tests: the program"),
     ("LAKEFORGE_SEED", "of lakeforge's own tests: where the dice begin"),
     ("LAKEFORGE_SOAK_ROUNDS", "of lakeforge's own tests: how often a workspace is killed"),
+    ("LAKEFORGE_TEST_POSTGRES", "of lakeforge's own tests: more versions of PostgreSQL"),
 ];
 
 /// Why the command line was not understood.

@@ -380,11 +380,12 @@ impl Workspace {
         for uid in &uids {
             // It may have been changed since; the engine writes only what is new.
             self.keep_history(uid);
+            // One that dies later could not be asked any more.
+            log(self.look_at_catalog(uid).await);
         }
         log(self.postgres.maintain().await);
         self.note(|world| world.forget_operations(Workspace::now())).await;
         for uid in uids.iter().filter(|uid| self.listeners.branch_connections(uid) > 0) {
-            log(self.look_at_catalog(uid).await);
             if let Ok(size) = self.postgres.logical_size(uid).await {
                 self.note(|world| {
                     world.with_branch(uid, |branch| branch.logical_size_bytes = Some(size));
