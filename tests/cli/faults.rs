@@ -87,6 +87,52 @@ fn a_branch_whose_creation_was_not_answered_is_there_once_and_nobody_s() {
     assert_eq!(forge.sql("lost/pr-7", "SELECT 1"), "1");
 }
 
+/// The restored branch may be ours or not, and holds what lies before the moment: its lineage says
+/// which, and the moment that was asked for is not remembered. It is left, and told.
+#[test]
+fn a_restored_branch_whose_creation_was_not_answered_is_never_removed() {
+    let forge = Forge::on(workspace(), &["lost-past"]);
+    forge.sql("lost-past/production", "create table note as select 7 as n");
+    on_create("lost-past", &json!("lost_reply"), Some(1));
+
+    let shown = forge.run("branch restore lost-past/rescue --at now");
+
+    assert_eq!(left("lost-past"), 0, "the answer was not lost");
+    assert!(!shown.contains("removed again"), "{shown}");
+    assert!(
+        shown.ends_with("--- exit 0") || shown.contains("left as it is: lost-past/rescue"),
+        "{shown}"
+    );
+    assert_eq!(forge.sql("lost-past/rescue", "select n from note"), "7");
+}
+
+#[test]
+fn a_deployment_whose_answers_are_lost_converges_when_it_is_said_again() {
+    let workspace = Workspace::start(&[]);
+    let forge = Forge::on(&workspace, &["before"]);
+    forge.bundle(&["lost-all"]);
+    let config = "projects:\n  lost-all:\n    endpoints: []\n    branches: [production, dev]\n    \
+                  roles: {keeper: {login: none}}\n    databases: {orders: {owner: keeper, name: orders_1}}\n";
+    forge.write("lakeforge.yml", config);
+    forge.succeed("gen --overwrite");
+
+    for path in ["*/projects", "*/branches", "*/roles", "*/databases"] {
+        let rule = json!({ "method": "POST", "path": path, "fault": "lost_reply", "times": 1 });
+        faults(&workspace, "POST", &rule);
+        let shown = forge.run("deploy --yes");
+        assert!(!shown.ends_with("--- exit 0"), "{path}: {shown}");
+        assert!(faults(&workspace, "GET", &json!({})).is_empty(), "{path}: {shown}");
+    }
+    forge.succeed("deploy");
+
+    let owner = "select rolname from pg_database join pg_roles on pg_roles.oid = datdba \
+                 where datname = 'orders_1'";
+    for branch in ["production", "dev"] {
+        assert_eq!(forge.sql(&format!("lost-all/{branch}"), owner), "keeper", "{branch}");
+    }
+    assert!(forge.run("deploy").contains("\nresources are up to date\n"));
+}
+
 #[test]
 fn a_busy_service_is_asked_again_and_no_earlier_than_it_says() {
     let forge = Forge::on(workspace(), &["busy"]);

@@ -114,12 +114,11 @@ async fn run(api: Client, steps: Steps, task: Task) -> Result<Option<Outcome>> {
 }
 
 async fn clean_up(api: &Client, steps: &Steps) -> Result<()> {
-    let closed = r#"[{"number":7,"state":"CLOSED"}]"#;
     let rules = Rules {
-        pull_requests: PullRequests::parse_states(closed).expect("a list with states"),
+        pull_requests: PullRequests::parse_states(r#"[{"number":7,"state":"CLOSED"}]"#)?,
         prefix: "pr-".to_owned(),
         grace: Ttl::from_secs(3600),
-        protected: Default::default(),
+        protected: BTreeSet::new(),
     };
     let projects = BTreeSet::from([ProjectName::new("shop")]);
     let plan = gc::look(api, steps, projects, Timestamp::now(), &rules).await?;
