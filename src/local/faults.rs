@@ -21,8 +21,10 @@ tokio::task_local! {
     static SKEW: SignedDuration;
 }
 
-/// Furthest a clock may be off.
+/// Furthest a clock may be off, by all rules together.
 const FURTHEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+/// Longest that a request or an operation may be made to take, by all rules together.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Something that goes wrong with a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,8 +157,11 @@ impl Rule {
             Trouble::Refuse(refuse) if !(400..600).contains(&refuse.status) => {
                 Err(format!("status {} is no refusal; use 400 to 599", refuse.status))
             }
-            Trouble::ClockSkew(Skew(skew)) if skew.abs() > FURTHEST => {
+            Trouble::ClockSkew(Skew(skew)) if skew.unsigned_abs() > FURTHEST.unsigned_abs() => {
                 Err("clock_skew must not be longer than a year".to_owned())
+            }
+            Trouble::Latency(Ttl(wait)) | Trouble::SlowOperation(Ttl(wait)) if *wait > LONGEST => {
+                Err("latency and slow_operation must not be longer than a day".to_owned())
             }
             _ if self.times == Some(0) => Err("times must be 1 or more".to_owned()),
             _ => Ok(()),
@@ -238,7 +243,7 @@ impl Faults {
     pub(crate) fn skew(&self) -> SignedDuration {
         SKEW.try_with(|skew| *skew).unwrap_or_else(|_| {
             let rules = locked(&self.rules);
-            rules.iter().fold(SignedDuration::ZERO, |sum, rule| sum + rule.standing_skew())
+            rules.iter().fold(SignedDuration::ZERO, |sum, rule| further(sum, rule.standing_skew()))
         })
     }
 
@@ -250,9 +255,9 @@ impl Faults {
         let mut rules = locked(&self.rules);
         for rule in rules.iter_mut().filter(|rule| rule.meets(method, path)) {
             match &rule.fault {
-                Trouble::Latency(Ttl(wait)) => troubles.latency += *wait,
-                Trouble::SlowOperation(Ttl(wait)) => troubles.slow += *wait,
-                Trouble::ClockSkew(Skew(skew)) => troubles.skew += *skew,
+                Trouble::Latency(Ttl(wait)) => troubles.latency = longer(troubles.latency, *wait),
+                Trouble::SlowOperation(Ttl(wait)) => troubles.slow = longer(troubles.slow, *wait),
+                Trouble::ClockSkew(Skew(skew)) => troubles.skew = further(troubles.skew, *skew),
                 Trouble::Suspend(whose) => troubles.blows.push(Blow::Suspend(whose.clone())),
                 Trouble::Kill(whose) => troubles.blows.push(Blow::Kill(whose.clone())),
                 Trouble::Refuse(_) | Trouble::LostReply if troubles.end.is_some() => continue,
@@ -283,6 +288,16 @@ impl Faults {
         }
         operation
     }
+}
+
+/// Adds two waits, up to the longest there is.
+fn longer(one: Duration, other: Duration) -> Duration {
+    one.saturating_add(other).min(LONGEST)
+}
+
+/// Adds two skews, up to the furthest there is.
+fn further(one: SignedDuration, other: SignedDuration) -> SignedDuration {
+    one.saturating_add(other).clamp(-FURTHEST, FURTHEST)
 }
 
 /// Returns how much longer the operation is to take that this task's request starts, if any.
@@ -341,6 +356,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+    use serde_json::json;
+
     use super::*;
 
     fn rules(text: &str) -> Result<Vec<Rule>> {
@@ -384,6 +404,8 @@ mod tests {
             ("- {fault: {latency: soon}}", "[0].fault"),
             ("- {fault: {clock_skew: --5s}}", "[0].fault"),
             ("- {fault: {clock_skew: -40000000s}}", "a year"),
+            ("- {fault: {latency: 1e19s}}", "a day"),
+            ("- {fault: {slow_operation: 86401s}}", "a day"),
             ("- {fault: {suspend: dev}}", "[0].fault"),
         ] {
             let error = rules(text).unwrap_err();
@@ -464,5 +486,147 @@ mod tests {
         assert_eq!(faults.list().len(), 1);
         faults.clear();
         assert!(faults.list().is_empty());
+    }
+
+    /// Returns a length as a client may write it, with what has broken clocks before.
+    fn length() -> impl Strategy<Value = String> {
+        let known = [
+            "0s",
+            "-0s",
+            "1s",
+            "0.5s",
+            "86400s",
+            "86400.000000001s",
+            "86401s",
+            "-86400s",
+            "31622400s",
+            "31622401s",
+            "-31622400s",
+            "1e19s",
+            "-1e19s",
+            "18446744073709551615s",
+            "1e308s",
+            "1e-320s",
+            "NaNs",
+            "infs",
+            "-infs",
+            "--5s",
+            "s",
+            "",
+            "1d",
+            "9223372036854775807s",
+            "-9223372036854775808s",
+        ];
+        prop_oneof![
+            prop::sample::select(known.to_vec()).prop_map(str::to_owned),
+            any::<f64>().prop_map(|seconds| format!("{seconds}s")),
+            (0..200_000_u32).prop_map(|seconds| format!("{seconds}s")),
+        ]
+    }
+
+    /// Returns a rule as JSON, and whether its numbers are in bounds.
+    fn rule() -> impl Strategy<Value = (serde_json::Value, bool)> {
+        let within = |text: &str, least: f64, most: f64| {
+            let number = text.strip_suffix('s').and_then(|number| number.parse::<f64>().ok());
+            number.is_some_and(|number| (least..=most).contains(&number))
+        };
+        let year = 366.0 * 86_400.0;
+        let fault = prop_oneof![
+            length().prop_map(move |l| (json!({ "latency": l }), within(&l, 0.0, 86_400.0))),
+            length().prop_map(move |l| (json!({ "slow_operation": l }), within(&l, 0.0, 86_400.0))),
+            length().prop_map(move |l| {
+                let twice = l.starts_with("--");
+                (json!({ "clock_skew": l }), !twice && within(&l, -year, year))
+            }),
+            (any::<u16>(), any::<Option<u64>>(), any::<Option<String>>()).prop_map(
+                |(status, after, message)| {
+                    let refuse =
+                        json!({ "status": status, "retry_after": after, "message": message });
+                    (json!({ "refuse": refuse }), (400..600).contains(&status))
+                }
+            ),
+            Just((json!("lost_reply"), true)),
+        ];
+        let pattern = prop::option::of("[*/a-c]{0,12}");
+        (fault, prop::option::of("GET|get|.{0,3}"), pattern, any::<Option<u32>>()).prop_map(
+            |((fault, good), method, path, times)| {
+                let rule =
+                    json!({ "fault": fault, "method": method, "path": path, "times": times });
+                (rule, good && times != Some(0))
+            },
+        )
+    }
+
+    /// Reads a rule as the route does.
+    fn taken_from(document: &serde_json::Value) -> std::result::Result<Rule, String> {
+        let rule = Rule::deserialize(document).map_err(|error| error.to_string())?;
+        rule.check().map(|()| rule)
+    }
+
+    /// Lets a request meet `faults` in all that they can do to it, without the wait.
+    async fn suffer(faults: &Faults) {
+        use axum::response::IntoResponse as _;
+        let mut troubles = faults.meet("GET", "/a/b/c");
+        assert!(troubles.latency <= LONGEST && troubles.slow <= LONGEST);
+        assert!(troubles.skew.abs() <= FURTHEST && faults.skew().abs() <= FURTHEST);
+        troubles.latency = Duration::ZERO;
+        let under_way = async {
+            let now = Timestamp::now().saturating_add(faults.skew()).unwrap();
+            let _ends = now + crate::local::tokens::ACCESS_LIFE;
+            if let Some(extra) = extra_time() {
+                faults.hold("operation", extra);
+                // As long as it may take, so much of it as takes no time.
+                let _ = tokio::time::timeout(Duration::ZERO, tokio::time::sleep(extra)).await;
+            }
+        };
+        troubles.delay(under_way).await;
+        let wait = tokio::time::sleep(LONGEST);
+        let _ = tokio::time::timeout(Duration::ZERO, wait).await;
+        if let Some(End::Refuse(refuse)) = troubles.end {
+            let _ = refuse.into_response();
+        }
+        serde_json::to_string(&faults.list()).unwrap();
+    }
+
+    #[test]
+    fn no_rule_breaks_the_server_and_those_in_bounds_are_taken() {
+        const CASES: u32 = 4096;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (mut taken, mut refused) = (0, 0);
+        let config =
+            ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) };
+        let mut runner = TestRunner::new(config);
+        let counts = std::cell::RefCell::new((&mut taken, &mut refused));
+        let result = runner.run(&prop::collection::vec(rule(), 1..6), |drawn| {
+            let mut rules = Vec::new();
+            for (document, good) in drawn {
+                let read = taken_from(&document);
+                prop_assert_eq!(read.is_ok(), good, "{}", document);
+                let mut counts = counts.borrow_mut();
+                *(if good { &mut *counts.0 } else { &mut *counts.1 }) += 1;
+                // Many of one kind add up.
+                rules.extend(read.into_iter().flat_map(|rule| vec![rule; 3]));
+            }
+            runtime.block_on(suffer(&Faults::new(rules)));
+            Ok(())
+        });
+        result.unwrap();
+        assert!(taken > 2000 && refused > 2000, "{taken} rules were taken, {refused} refused");
+    }
+
+    #[test]
+    fn the_waits_and_skews_of_ten_thousand_rules_end_somewhere() {
+        let far = json!({ "fault": { "clock_skew": "31622400s" } });
+        let long = json!({ "fault": { "slow_operation": "86400s" } });
+        let rules = [far, long].map(|rule| vec![taken_from(&rule).unwrap(); 10_000]).concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(suffer(&Faults::new(rules)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_what_reads_rules(text in ".{0,200}") {
+            let _ = read_rule(&text);
+        }
     }
 }
