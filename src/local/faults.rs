@@ -590,7 +590,7 @@ mod tests {
 
     #[test]
     fn no_rule_breaks_the_server_and_those_in_bounds_are_taken() {
-        const CASES: u32 = 4096;
+        const CASES: u32 = 1024;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (mut taken, mut refused) = (0, 0);
         let config =
@@ -611,7 +611,7 @@ mod tests {
             Ok(())
         });
         result.unwrap();
-        assert!(taken > 2000 && refused > 2000, "{taken} rules were taken, {refused} refused");
+        assert!(taken > 500 && refused > 500, "{taken} rules were taken, {refused} refused");
     }
 
     #[test]
