@@ -120,8 +120,13 @@ impl Cx {
         Ok(base.join("lakeforge"))
     }
 
-    /// Returns the folder for what can be made again: below `XDG_CACHE_HOME` or the home folder.
+    /// Returns the folder for what can be made again: below `XDG_CACHE_HOME` or the home folder; for root
+    /// `/var/cache/lakeforge`, because apps run as another user and cannot look into root's home.
     pub(crate) fn cache_dir(&self) -> Result<PathBuf> {
+        let root = rustix::process::geteuid().is_root();
+        if root && self.environment.get("XDG_CACHE_HOME").is_none() {
+            return Ok(PathBuf::from("/var/cache/lakeforge"));
+        }
         let base = self.home_folder("XDG_CACHE_HOME", ".cache")?;
         Ok(base.join("lakeforge"))
     }

@@ -9,6 +9,7 @@ mod venv;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,10 +17,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::folder::OwnedFolder;
-use super::postgres::Access;
+use super::postgres::{Access, Account};
 use super::workspace::Workspace;
 use super::world::{AppRecord, Attachment, Launch, id_of};
-use crate::error::Result;
+use crate::error::{Doing, Error, Result};
 use crate::local::fault::Answer;
 use crate::wire::apps::{AppState, ComputeState};
 use log::{Log, Origin};
@@ -33,6 +34,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// The apps' folders and processes.
 pub(crate) struct Apps {
     folder: PathBuf,
+    /// What their processes run as.
+    account: Account,
     venvs: Venvs,
     /// Environment that apps inherit a few variables of.
     inherited: BTreeMap<String, String>,
@@ -78,11 +81,17 @@ impl Apps {
         python: Option<PathBuf>,
         inherited: BTreeMap<String, String>,
     ) -> Result<Self> {
+        let account = Account::of_apps()?;
         super::disk::private_folder(&folder)?;
+        if account.is_lesser() {
+            // It passes through, to the folders of its own below.
+            let what = || format!("could not open `{}` to apps", folder.display());
+            fs::set_permissions(&*folder, fs::Permissions::from_mode(0o711)).doing(what)?;
+        }
         let place = folder.to_path_buf();
         end_leftovers(folder).await;
-        let venvs = Venvs::new(cache.join("venvs"), python, &inherited);
-        Ok(Apps { folder: place, venvs, inherited, slots: Mutex::default() })
+        let venvs = Venvs::new(cache.join("venvs"), python, &inherited, account.clone());
+        Ok(Apps { folder: place, account, venvs, inherited, slots: Mutex::default() })
     }
 
     /// Returns what this server holds of the app `name`.
@@ -106,6 +115,20 @@ impl Apps {
 
     fn names(&self) -> Vec<String> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Gives a snapshot to the account that runs it.
+    async fn hand_over(&self, snapshot: &Path) -> Result<(), String> {
+        let (account, folder) = (self.account.clone(), snapshot.to_owned());
+        let owned = tokio::task::spawn_blocking(move || {
+            // Those of the app and of its deployments.
+            for above in folder.ancestors().skip(1).take(2).filter(|_| account.is_lesser()) {
+                fs::set_permissions(above, fs::Permissions::from_mode(0o711))?;
+            }
+            account.check_reaches(&folder)?;
+            Ok::<_, Error>(account.own_tree(&folder)?)
+        });
+        owned.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     fn snapshot(&self, launch: &Launch) -> PathBuf {
@@ -175,6 +198,7 @@ impl Workspace {
         let name = launch.app.name.clone();
         let source = Source::read(folder, &launch.deployment)?;
         let attachments = self.attach(launch).await?;
+        self.apps.hand_over(folder).await?;
         let venv = self.apps.venvs.prepare(folder, &slot.log).await?;
         let port = process::free_port().map_err(|error| error.to_string())?;
         let facts = environment::Facts {
@@ -182,6 +206,7 @@ impl Workspace {
             workspace_id: self.read(|world| world.settings.workspace_id),
             port,
             venv: venv.as_deref(),
+            home: self.apps.account.is_lesser().then_some(folder),
             inherited: &self.apps.inherited,
         };
         let variables = environment::build(launch, &facts, &attachments, &source.env)?;
@@ -191,7 +216,9 @@ impl Workspace {
         }
         let command = source.command(port);
         slot.log.write(Origin::System, &format!("Starting app with command: {command:?}"));
-        let process = Process::spawn(&command, folder, variables, port, &slot.log)
+        let mut prepared = process::command(&command, folder, variables);
+        self.apps.account.take_over(&mut prepared);
+        let process = Process::spawn(prepared, port, &slot.log)
             .map_err(|error| format!("could not start `{}`: {error}", command[0]))?;
         let process = Arc::new(process);
         leftovers::remember(&self.apps.folder.join(&name), process.group);
@@ -409,7 +436,8 @@ mod tests {
         let log = Arc::new(Log::new(folder.path().join("log")));
         let start = |script: &str| {
             let command = ["/bin/sh", "-c", script].map(str::to_owned);
-            Process::spawn(&command, folder.path(), Vec::new(), 1, &log).unwrap()
+            let command = process::command(&command, folder.path(), Vec::new());
+            Process::spawn(command, 1, &log).unwrap()
         };
         let (lives, died) = (start("exec /bin/sleep 1000"), start("exit 3"));
         died.wait().await;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -189,7 +189,9 @@ fn lost_the_race(
 fn died(folder: &WorkspaceFolder, status: std::process::ExitStatus, log_start: u64) -> Error {
     let path = folder.server_log();
     let its_log = format!("its log: {}", path.display());
-    if status.success() {
+    let terminated = status.code() == Some(Kind::Terminated.exit_code().into())
+        || status.signal() == Some(Signal::TERM.as_raw());
+    if status.success() || terminated {
         let text = "the embedded workspace was stopped while it started";
         return Error::new(Kind::Conflict, text).hint(its_log);
     }

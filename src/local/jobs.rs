@@ -1,15 +1,16 @@
 //! Work on clusters: what the state machine asked for, and what time asks for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::clock::Clock;
 use super::fault::{Answer, Fault};
 use super::faults::{Blow, Target};
 use super::postgres::Moment;
 use super::workspace::Workspace;
-use super::world::{BranchRecord, CatalogWork, EndpointRecord, Work};
+use super::world::{BranchRecord, CatalogWork, EndpointRecord, Work, World};
 use crate::error::{Error, Kind, Result};
 use crate::wire::failure::Failure;
 use crate::wire::names::BranchName;
@@ -316,25 +317,31 @@ impl Workspace {
     pub(crate) async fn look_after(self: Arc<Self>) {
         let mut stop = self.stop.subscribe();
         let mut round = 0;
+        let written = self.read(World::latest_time);
+        let mut clock = Clock::new(Workspace::now(), Instant::now(), written);
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(SWEEP) => {}
+            }
+            let believed = clock.is_believed(Workspace::now(), Instant::now());
+            if believed {
+                self.expire().await;
             }
             self.sweep().await;
             round += 1;
             if round % CLOSE == 0 {
                 self.postgres.keep_ready();
             }
-            if round % ROUNDS == 0 {
+            if round % ROUNDS == 0 && believed {
                 self.maintain().await;
             }
         }
     }
 
-    async fn sweep(self: &Arc<Self>) {
+    /// Deletes what has expired, and for good what was deleted long ago.
+    async fn expire(self: &Arc<Self>) {
         let now = Workspace::now();
-        self.state.catch_up().await;
         // Nothing is removed that is not written down as gone.
         let due = self.change(|world| Ok(world.sweep(now))).await;
         let (expired, purged) = due.unwrap_or_default();
@@ -344,6 +351,10 @@ impl Workspace {
         if !purged.is_empty() {
             tokio::spawn(Arc::clone(self).carry_out(Work::Remove(purged)));
         }
+    }
+
+    async fn sweep(self: &Arc<Self>) {
+        self.state.catch_up().await;
         self.postgres.tend_standbys();
         let awake = |branch: &&BranchRecord| {
             branch.endpoints.iter().any(|endpoint| {
@@ -357,7 +368,7 @@ impl Workspace {
             for endpoint in &branch.endpoints {
                 let compute = endpoint.compute(&branch);
                 self.refit(&endpoint.uid, compute).await;
-                if self.postgres.is_running(compute) && self.is_idle(endpoint, now) {
+                if self.postgres.is_running(compute) && self.is_idle(endpoint) {
                     log(self.suspend(compute).await);
                 }
             }
@@ -365,13 +376,9 @@ impl Workspace {
         }
     }
 
-    fn is_idle(&self, endpoint: &EndpointRecord, now: Timestamp) -> bool {
-        let Some(limit) = endpoint.suspend_after() else { return false };
-        if self.listeners.connections(&endpoint.uid) > 0 {
-            return false;
-        }
-        let last = self.listeners.last_use(&endpoint.uid).or(endpoint.last_active_time);
-        last.is_some_and(|last| now.duration_since(last).unsigned_abs() >= limit)
+    fn is_idle(&self, endpoint: &EndpointRecord) -> bool {
+        let idle = self.listeners.idle_time(&endpoint.uid);
+        endpoint.suspend_after().zip(idle).is_some_and(|(limit, idle)| idle >= limit)
     }
 
     async fn maintain(&self) {

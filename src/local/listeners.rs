@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -48,6 +49,14 @@ struct Listener {
     stop: watch::Sender<bool>,
     connections: usize,
     last_use: Timestamp,
+    /// The same by a clock that nobody sets.
+    idle_since: Instant,
+}
+
+impl Listener {
+    fn note_use(&mut self) {
+        (self.last_use, self.idle_since) = (Workspace::now(), Instant::now());
+    }
 }
 
 impl Listeners {
@@ -71,6 +80,13 @@ impl Listeners {
     /// Returns when an endpoint was last connected to, since this server began.
     pub(crate) fn last_use(&self, uid: &str) -> Option<Timestamp> {
         self.lock().by_uid.get(uid).map(|listener| listener.last_use)
+    }
+
+    /// Returns how long an open endpoint has been without a session.
+    pub(crate) fn idle_time(&self, uid: &str) -> Option<Duration> {
+        let open = self.lock();
+        let listener = open.by_uid.get(uid).filter(|listener| listener.connections == 0)?;
+        Some(listener.idle_since.elapsed())
     }
 
     /// Closes the socket of an endpoint and its sessions.
@@ -116,13 +132,13 @@ impl Listeners {
         let Open { by_uid, names } = &mut *open;
         if let Some(listener) = names.get(endpoint).and_then(|uid| by_uid.get_mut(uid)) {
             listener.connections = change(listener.connections);
-            listener.last_use = Workspace::now();
+            listener.note_use();
         }
     }
 
     fn touch(&self, uid: &str) {
         if let Some(listener) = self.lock().by_uid.get_mut(uid) {
-            listener.last_use = Workspace::now();
+            listener.note_use();
         }
     }
 
@@ -212,6 +228,7 @@ impl Workspace {
             stop,
             connections: 0,
             last_use: Workspace::now(),
+            idle_since: Instant::now(),
         };
         self.listeners.insert(&endpoint.uid, listener);
         let gate = Arc::clone(self);

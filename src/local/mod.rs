@@ -2,6 +2,7 @@
 
 mod apps;
 mod catalogs;
+mod clock;
 pub(crate) mod control;
 mod disk;
 mod door;

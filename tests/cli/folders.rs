@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use insta::assert_snapshot;
 use serde_json::Value;
 
+use crate::apps::{App, bundle};
 use crate::forge::Forge;
+use crate::http::{Admin, send};
 use crate::own::{self, Own};
 
 const MARKER: &str = "lakeforge-workspace.json";
@@ -260,4 +262,50 @@ fn stop_where_nothing_can_be_written_and_nothing_runs_is_done() {
         Stopping the embedded workspace
         --- exit 0
         ");
+}
+
+/// Says who it is and what it can read of the data folder, and writes into its own.
+const CURIOUS: &str = r#"
+import json, os, pathlib
+data = pathlib.Path.cwd().parents[3]
+def readable(path):
+    try:
+        return [entry.name for entry in path.iterdir()] if path.is_dir() else path.read_text()
+    except OSError:
+        return None
+names = ["databrickscfg", "server.log", "server.json", "lock", "objects", "keys", "tls/ca.key", "files", "postgres", "apps", "."]
+facts = {
+    "user": os.getuid(), "groups": os.getgroups(), "home": os.environ["HOME"] == os.getcwd(),
+    "there": all((data / name).exists() for name in ["databrickscfg", "tls/ca.key", "keys"]),
+    "read": [name for name in names if readable(data / name) is not None],
+    "log": readable(data / "apps/curious-app/log") is not None,
+}
+pathlib.Path("answers.json").write_text(json.dumps({"/healthz": {"body": json.dumps(facts)}}))
+"#;
+
+#[test]
+fn an_app_of_roots_is_somebody_else_who_reads_nothing_but_its_own() {
+    let forge = Forge::new();
+    bundle(&forge, "curious", &[], &[("curious-app", App::Healthy)]);
+    let program = forge.read("apps/curious-app/app.py");
+    forge.write("apps/curious-app/app.py", &format!("{CURIOUS}{program}"));
+    forge.succeed("deploy");
+
+    let admin = Admin::of(&forge);
+    let url = format!("{}/healthz", admin.app("curious-app")["url"].as_str().unwrap());
+    let answer = send("GET", &url, &[("Authorization", &admin.bearer())], "");
+
+    let facts: Value = serde_json::from_str(&answer.body).unwrap();
+    let user = rustix::process::geteuid();
+    assert_eq!(facts["there"], true);
+    if user.is_root() {
+        assert!(facts["user"].as_u64().unwrap() != 0 && facts["home"] == true, "{facts}");
+        assert!(!facts["groups"].as_array().unwrap().contains(&Value::from(0)), "{facts}");
+        assert_eq!(
+            (&facts["read"], &facts["log"]),
+            (&Value::Array(Vec::new()), &Value::from(false))
+        );
+    } else {
+        assert_eq!(facts["user"], user.as_raw());
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) port: u16,
     /// Python environment to prefer.
     pub(crate) venv: Option<&'a Path>,
+    /// Home folder, where the server's own is not the app's.
+    pub(crate) home: Option<&'a Path>,
     /// Environment of the server.
     pub(crate) inherited: &'a BTreeMap<String, String>,
 }
@@ -64,6 +66,10 @@ fn inherited(facts: &Facts<'_>) -> Vec<(String, String)> {
         .filter(|(name, _)| INHERITED.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
+    if let Some(home) = facts.home {
+        variables.retain(|(name, _)| name != "HOME");
+        variables.push(("HOME".to_owned(), home.display().to_string()));
+    }
     let Some(venv) = facts.venv else { return variables };
     let bin = venv.join("bin").display().to_string();
     match variables.iter_mut().find(|(name, _)| name == "PATH") {

@@ -1,5 +1,6 @@
 //! One process of an app, in a process group of its own.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -36,25 +37,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` in `folder` with exactly `variables`; its output goes to `log`, without the
-    /// secrets among them.
-    pub(crate) fn spawn(
-        command: &[String],
-        folder: &Path,
-        variables: Vec<(String, String)>,
-        port: u16,
-        log: &Arc<Log>,
-    ) -> io::Result<Process> {
-        for (_, value) in variables.iter().filter(|(name, _)| is_secret_name(name)) {
-            log.mask().hide(&Secret::new(value.clone()));
+    /// Starts `command`; its output goes to `log`, without the secrets among its variables.
+    pub(crate) fn spawn(mut command: Command, port: u16, log: &Arc<Log>) -> io::Result<Process> {
+        for (name, value) in command.as_std().get_envs() {
+            if let (Some(name), Some(value)) = (name.to_str(), value.and_then(OsStr::to_str))
+                && is_secret_name(name)
+            {
+                log.mask().hide(&Secret::new(value.to_owned()));
+            }
         }
-        let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
-        let program = resolve(&command[0], folder, path.map_or("", String::as_str));
-        let mut child = Command::new(program)
-            .args(&command[1..])
-            .current_dir(folder)
-            .env_clear()
-            .envs(variables)
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -179,6 +171,18 @@ impl Line {
     }
 }
 
+/// Returns a command that runs `words` in `folder` with exactly `variables`.
+pub(crate) fn command(
+    words: &[String],
+    folder: &Path,
+    variables: Vec<(String, String)>,
+) -> Command {
+    let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
+    let mut command = Command::new(resolve(&words[0], folder, path.map_or("", String::as_str)));
+    command.args(&words[1..]).current_dir(folder).env_clear().envs(variables);
+    command
+}
+
 /// Finds a program as a shell in `folder` with this `PATH` would.
 fn resolve(program: &str, folder: &Path, path: &str) -> PathBuf {
     if program.contains('/') {
@@ -212,9 +216,9 @@ mod tests {
     async fn the_end_of_a_process_and_its_output_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let log = Arc::new(Log::new(folder.path().join("log")));
-        let command = shell("env; echo oops >&2; exit 3");
+        let command = command(&shell("env; echo oops >&2; exit 3"), folder.path(), variables());
 
-        let process = Process::spawn(&command, folder.path(), variables(), 1, &log).unwrap();
+        let process = Process::spawn(command, 1, &log).unwrap();
 
         assert_eq!(process.wait().await, "exit status: 3");
         for _ in 0..100 {
@@ -238,7 +242,8 @@ mod tests {
         let secret = ("DATABRICKS_CLIENT_SECRET".to_owned(), "dose-0123456789".to_owned());
         let variables = [variables(), vec![secret]].concat();
 
-        let process = Process::spawn(&shell(script), folder.path(), variables, 1, &log).unwrap();
+        let command = command(&shell(script), folder.path(), variables);
+        let process = Process::spawn(command, 1, &log).unwrap();
         process.wait().await;
 
         let text = || -> Vec<String> { log.tail(9).into_iter().map(|line| line.message).collect() };
@@ -255,8 +260,9 @@ mod tests {
     async fn stopping_ends_the_whole_group() {
         let folder = tempfile::tempdir().unwrap();
         let log = Arc::new(Log::new(folder.path().join("log")));
-        let command = shell("sleep 1000 & echo $! > child; wait");
-        let process = Process::spawn(&command, folder.path(), variables(), 1, &log).unwrap();
+        let words = shell("sleep 1000 & echo $! > child; wait");
+        let command = command(&words, folder.path(), variables());
+        let process = Process::spawn(command, 1, &log).unwrap();
         let child = folder.path().join("child");
         while std::fs::read_to_string(&child).map_or(true, |text| !text.ends_with('\n')) {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -13,50 +13,59 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use super::log::{Log, Origin};
+use crate::error::Error;
 use crate::local::ids;
+use crate::local::postgres::Account;
 use crate::secret::{Secret, is_login_secret, secret_in};
 
-/// Written last: an environment without it is made again.
-const COMPLETE: &str = ".complete";
+/// Ending of the file that is written last, beside an environment: one without it is made again.
+const COMPLETE: &str = "complete";
 
 /// The environments in one cache folder.
 pub(crate) struct Venvs {
     folder: PathBuf,
-    python: PathBuf,
-    /// What `python` says of itself, asked once.
-    version: OnceCell<Option<String>>,
+    /// Interpreters, the best first.
+    candidates: Vec<PathBuf>,
+    /// What makes and runs the environments.
+    account: Account,
+    /// The first of the candidates that the account can run, with what it says of itself; asked once.
+    found: OnceCell<Option<Python>>,
     /// Variables of the server that what an app requires must not see.
     withheld: Vec<String>,
     /// What is hidden in what the installer says.
     secrets: Vec<Secret<String>>,
 }
 
+struct Python {
+    program: PathBuf,
+    version: String,
+}
+
 impl Venvs {
-    /// Uses `python`, or the `python3` of `PATH`; `inherited` is the environment of the server.
+    /// Uses `python`, or the first `python3` that `account` can run; `inherited` is the environment of the server.
     pub(crate) fn new(
         folder: PathBuf,
         python: Option<PathBuf>,
         inherited: &BTreeMap<String, String>,
+        account: Account,
     ) -> Self {
-        let python = python.unwrap_or_else(|| PathBuf::from("python3"));
+        let path = inherited.get("PATH").map_or("", String::as_str);
+        let on_path = || path.split(':').map(|place| Path::new(place).join("python3"));
+        let candidates = match python {
+            Some(python) => vec![python],
+            None if account.is_lesser() => on_path().filter(|program| program.exists()).collect(),
+            None => vec![PathBuf::from("python3")],
+        };
         let names = inherited.keys().filter(|name| is_login_secret(name));
         let secrets = inherited.iter().filter_map(|(name, value)| secret_in(name, value));
         Venvs {
             folder,
-            python,
-            version: OnceCell::new(),
+            candidates,
+            account,
+            found: OnceCell::new(),
             withheld: names.cloned().collect(),
             secrets: secrets.collect(),
         }
-    }
-
-    /// Returns `program` as a command; packages run code of theirs while they are installed.
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        for name in &self.withheld {
-            command.env_remove(name);
-        }
-        command
     }
 
     /// Returns the environment for the source in `folder`, making it when it is missing.
@@ -74,94 +83,128 @@ impl Venvs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(format!("requirements.txt: {error}")),
         };
-        let version = match (self.version().await, &requirements) {
-            (Some(version), _) => version,
+        let python = match (self.find().await, &requirements) {
+            (Some(python), _) => python,
             (None, None) => return Ok(None),
             (None, Some(_)) => {
-                let python = self.python.display();
+                let python = self.candidates.first().map_or(Path::new("python3"), PathBuf::as_path);
+                let python = python.display();
                 return Err(format!("requirements.txt needs Python, and `{python}` cannot be run"));
             }
         };
-        let venv = self.folder.join(key(version, requirements.as_deref()));
-        if venv.join(COMPLETE).exists() {
+        let venv = self.folder.join(key(&python.version, requirements.as_deref()));
+        if venv.with_extension(COMPLETE).exists() {
             return Ok(Some(venv));
         }
         let _lock = self.lock(&venv).await?;
-        if !venv.join(COMPLETE).exists() {
-            self.make(&venv, folder, requirements.is_some(), log).await?;
+        if !venv.with_extension(COMPLETE).exists() {
+            self.make(python, &venv, requirements.is_some().then_some(folder), log).await?;
         }
         Ok(Some(venv))
     }
 
-    async fn version(&self) -> Option<&str> {
+    async fn find(&self) -> Option<&Python> {
         let ask = async || {
             let script = "import sys; print(sys.executable, sys.version)";
-            let output = self.command(&self.python).args(["-c", script]).output().await.ok()?;
-            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+            for program in &self.candidates {
+                let asked = self.command(program).args(["-c", script]).output().await;
+                if let Some(output) = asked.ok().filter(|output| output.status.success()) {
+                    let version = String::from_utf8_lossy(&output.stdout).into_owned();
+                    return Some(Python { program: program.clone(), version });
+                }
+            }
+            None
         };
-        self.version.get_or_init(ask).await.as_deref()
+        self.found.get_or_init(ask).await.as_ref()
+    }
+
+    /// Prepares a run of a program as the account, with a home folder of its own if it is a lesser one; packages run
+    /// code of theirs while they are installed.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        for name in &self.withheld {
+            command.env_remove(name);
+        }
+        if self.account.is_lesser() {
+            command.current_dir("/").env("HOME", self.home());
+        }
+        self.account.take_over(&mut command);
+        command
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.join("home")
     }
 
     /// Waits for the others, in this process or another, that make the same environment.
     async fn lock(&self, venv: &Path) -> Result<File, String> {
         let (folder, path) = (self.folder.clone(), venv.with_extension("lock"));
+        let (account, home) = (self.account.clone(), self.home());
         let lock = tokio::task::spawn_blocking(move || {
-            fs::create_dir_all(folder)?;
+            fs::create_dir_all(&folder)?;
+            if account.is_lesser() {
+                account.create_folder(&home)?;
+            }
+            account.check_reaches(&folder)?;
             let file = File::options().create(true).append(true).open(path)?;
             file.lock()?;
-            Ok::<File, io::Error>(file)
+            Ok::<File, Error>(file)
         });
         let locked = lock.await.map_err(|error| error.to_string())?;
         locked.map_err(|error| format!("could not lock `{}`: {error}", venv.display()))
     }
 
     /// Makes an environment in its final place: its scripts hold that path.
+    ///
+    /// Installs what the `requirements.txt` in `source` asks for.
     async fn make(
         &self,
+        python: &Python,
         venv: &Path,
-        source: &Path,
-        install: bool,
+        source: Option<&Path>,
         log: &Log,
     ) -> Result<(), String> {
-        if let Err(error) = fs::remove_dir_all(venv)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(format!("could not clear `{}`: {error}", venv.display()));
-        }
-        let shared = self.has_pip().await;
-        let mut create = self.command(&self.python);
+        self.make_room(venv).map_err(|error| format!("`{}`: {error}", venv.display()))?;
+        let shared = self.has_pip(python).await;
+        let mut create = self.command(&python.program);
         create.args(["-m", "venv"]);
-        if shared || !install {
+        if shared || source.is_none() {
             // The interpreter's own pip installs into it: seconds faster than giving it one.
             create.arg("--without-pip");
         }
         create.arg(venv);
         run(create, log).await?;
-        if install {
+        if let Some(source) = source {
             log.write(Origin::System, "Installing packages from requirements.txt");
             let inside = venv.join("bin").join("python");
-            let mut pip = if shared {
-                let mut pip = self.command(&self.python);
-                pip.args(["-m", "pip", "--python"]).arg(inside);
-                pip
-            } else {
-                let mut pip = self.command(&inside);
-                pip.args(["-m", "pip"]);
-                pip
-            };
+            let mut pip = self.command(if shared { &python.program } else { &inside });
+            pip.args(["-m", "pip"]);
+            if shared {
+                pip.arg("--python").arg(inside);
+            }
             pip.args(["install", "--disable-pip-version-check", "--no-input"])
                 .args(["--progress-bar", "off", "--root-user-action", "ignore"])
                 .args(["-r", "requirements.txt"])
                 .current_dir(source);
             run(pip, log).await?;
         }
-        fs::write(venv.join(COMPLETE), "").map_err(|error| error.to_string())
+        fs::write(venv.with_extension(COMPLETE), "").map_err(|error| error.to_string())
+    }
+
+    /// Makes an empty folder for an environment, after removing what an earlier try left there.
+    fn make_room(&self, venv: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(venv) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir(venv)?;
+        self.account.own(venv)
     }
 
     /// Returns whether the interpreter has a pip that can install elsewhere (22.3 or later).
-    async fn has_pip(&self) -> bool {
-        let output = self.command(&self.python).args(["-m", "pip", "--version"]).output().await;
-        let Ok(output) = output else { return false };
+    async fn has_pip(&self, python: &Python) -> bool {
+        let asked = self.command(&python.program).args(["-m", "pip", "--version"]).output().await;
+        let Ok(output) = asked else { return false };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut numbers = text.split_whitespace().nth(1).unwrap_or_default().split('.');
         let mut next = || numbers.next().and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
@@ -243,7 +286,8 @@ mod tests {
             ("OTHER_PASSWORD".to_owned(), "with 0123456789".to_owned()),
         ];
         let cache = folder.path().join("cache");
-        let venvs = Venvs::new(cache, Some(python), &BTreeMap::from(inherited));
+        let account = Account::our_own();
+        let venvs = Venvs::new(cache, Some(python), &BTreeMap::from(inherited), account);
         let log = Log::new(folder.path().join("log"));
 
         venvs.prepare(&source, &log).await.unwrap();

@@ -39,6 +39,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
+pub(crate) use self::account::Account;
 pub(crate) use self::catalog::{
     Catalog, CatalogChange, FoundDatabase, FoundRole, check_database_name, check_role_name,
 };

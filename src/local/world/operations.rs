@@ -89,6 +89,13 @@ impl World {
             .ok_or_else(|| Fault::missing("operation"))
     }
 
+    /// Returns the newest time that was written down.
+    pub(crate) fn latest_time(&self) -> Option<Timestamp> {
+        let operations = self.operations.values().map(|operation| operation.create_time);
+        let branches = self.branches.values().map(|branch| branch.update_time);
+        operations.chain(branches).max()
+    }
+
     /// Forgets finished operations that nobody will ask for any more.
     pub(crate) fn forget_operations(&mut self, now: Timestamp) {
         let old: Vec<String> = self
