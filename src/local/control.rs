@@ -75,7 +75,13 @@ pub(crate) async fn start(options: &Options, executable: &Path) -> Result<(Statu
         };
         match await_answer(&folder, started.as_mut(), limit).await? {
             Answering::Ours => return Ok((describe(&folder).await?, true)),
-            Answering::Another => return Ok((describe(&folder).await?, false)),
+            Answering::Another => {
+                if let Some(started) = &mut started {
+                    // Else it would begin to serve when the other one stops.
+                    started.give_up().await;
+                }
+                return Ok((describe(&folder).await?, false));
+            }
             // It was killed or stopping, and let go of the folder only now.
             Answering::Nobody => {}
         }
@@ -97,6 +103,17 @@ struct Started {
     child: Child,
     /// Where in the log its own lines begin.
     log_start: u64,
+}
+
+impl Started {
+    /// Ends a server that only waits for the data folder.
+    async fn give_up(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            tokio::time::sleep(BEAT).await;
+        }
+    }
 }
 
 fn spawn(folder: &WorkspaceFolder, options: &Options, executable: &Path) -> Result<Started> {

@@ -4,6 +4,7 @@
 mod check;
 mod family;
 mod load;
+mod mixed;
 mod plan;
 mod victim;
 
