@@ -3,6 +3,7 @@
 //! Source of the calls: Databricks CLI 1.13.0 `libs/filer`, read 2026-08.
 
 use reqwest::Method;
+use serde::Deserialize;
 
 use super::client::Client;
 use super::error::Result;
@@ -35,6 +36,27 @@ impl Client {
             .query("path", path)
             .query("direct_download", "true");
         self.bytes(request).await
+    }
+
+    /// Returns the paths of the folders in the folder `path`.
+    ///
+    /// Fails with 404 when it does not exist.
+    pub(crate) async fn list_folders(&self, path: &str) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct List {
+            #[serde(default)]
+            objects: Vec<Object>,
+        }
+        // A workspace holds more types of objects than `wire` knows.
+        #[derive(Deserialize)]
+        struct Object {
+            path: String,
+            object_type: String,
+        }
+        let request = Request::api(Method::GET, &["workspace", "list"]).query("path", path);
+        let list: List = self.json(request).await?;
+        let folders = list.objects.into_iter().filter(|object| object.object_type == "DIRECTORY");
+        Ok(folders.map(|object| object.path).collect())
     }
 
     /// Creates the folder `path` with its parents; one that is there already stays.

@@ -47,6 +47,9 @@ pub(crate) struct Deploy {
     /// Project, or default, protected or production branch, that is to go (can be repeated)
     #[arg(long, value_name = "NAME")]
     confirm: Vec<String>,
+    /// Take over what another deployment manages
+    #[arg(long)]
+    take_over: bool,
     #[command(flatten)]
     with: With,
     #[command(flatten)]
@@ -78,10 +81,10 @@ impl Deploy {
         }
         if self.dry_run {
             cx.ui.show(&PlanAnswer::new(&bundle, &plan))?;
-            return plan.confirm(&self.confirm).map(|_| Done::from(()));
+            return plan.confirm(&self.confirm, self.take_over).map(|_| Done::from(()));
         }
         announce(cx, &bundle, &api, &plan);
-        let plan = plan.confirm(&self.confirm)?;
+        let plan = plan.confirm(&self.confirm, self.take_over)?;
         consent(cx, plan.plan(), self.yes).await?;
         let left = Mutex::new(plan.plan().apps.clone());
         let told = |outcome: &Outcome| {

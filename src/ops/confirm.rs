@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::api::{self, Client, DeletableBranch, DeletableProject, Unconfirmed, there};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::change::{Change, ResourceKind};
+use crate::ops::deploy::{Entry, Others};
 use crate::ops::parallel;
 use crate::wire::names::{BranchName, ProjectName};
 use crate::wire::postgres::{Branch, Project};
@@ -32,6 +33,8 @@ pub(crate) struct Losses(Vec<Loss>);
 struct Loss {
     change: Change,
     found: Found,
+    /// Other deployments that manage it too.
+    holders: Vec<String>,
 }
 
 /// What was found under the name of a resource that is lost.
@@ -85,8 +88,15 @@ impl<Plan> Confirmed<Plan> {
 }
 
 impl Losses {
-    /// Looks at what `changes` lose.
-    pub(crate) async fn look(api: &Client, changes: &[Change]) -> Result<Self> {
+    /// Looks at what `changes` lose, and at who else manages it than the deployment in the folder
+    /// `own`.
+    pub(crate) async fn look(api: &Client, changes: &[Change], own: &str) -> Result<Self> {
+        let lost: Vec<Entry> = changes
+            .iter()
+            .filter(|change| change.is_destructive() && !change.name.is_empty())
+            .map(Entry::of)
+            .collect();
+        let others = &Others::find(api, &lost, Some(own)).await?;
         let one = |change: Change| async move {
             let looked = match name_of(&change) {
                 Some(name) => find(api, name).await,
@@ -94,7 +104,8 @@ impl Losses {
             };
             let found = looked
                 .doing(|| format!("could not look at `{}`, which would be deleted", change.name))?;
-            Ok(Loss { change, found })
+            let holders = others.holders(&Entry::of(&change));
+            Ok(Loss { change, found, holders })
         };
         let destructive = changes.iter().filter(|change| change.is_destructive()).cloned();
         Ok(Losses(parallel::all(destructive, one).await?))
@@ -118,7 +129,7 @@ impl Losses {
         };
         let one = |change: &Change| {
             let found = name_of(change).map_or_else(|| unseen(change.kind()), find);
-            Loss { change: change.clone(), found }
+            Loss { change: change.clone(), found, holders: Vec::new() }
         };
         Losses(changes.iter().filter(|change| change.is_destructive()).map(one).collect())
     }
@@ -132,7 +143,8 @@ impl Losses {
                 matches!(&loss.found, Found::Project(project, _) if project.name == branch.name.parent())
             })
         };
-        for Loss { change, found } in &self.0 {
+        for Loss { change, found, holders } in &self.0 {
+            missing.extend(unconfirmed_by_holders(change, holders, names));
             match found {
                 Found::Project(project, branches) => {
                     match DeletableProject::confirmed(project, branches, names) {
@@ -189,6 +201,23 @@ fn unseen(kind: ResourceKind) -> Found {
         | ResourceKind::App
         | ResourceKind::Other => Found::Ordinary,
     }
+}
+
+/// Asks for the name of what another deployment manages too.
+fn unconfirmed_by_holders(
+    change: &Change,
+    holders: &[String],
+    names: &[String],
+) -> Vec<Unconfirmed> {
+    let short = match name_of(change) {
+        Some(Name::Project(name)) => name.project,
+        Some(Name::Branch(name)) => name.short(),
+        None => change.name.clone(),
+    };
+    if names.contains(&short) || names.contains(&change.name) {
+        return Vec::new();
+    }
+    holders.iter().map(|why| Unconfirmed { name: short.clone(), why: why.clone() }).collect()
 }
 
 /// Asks for the name of what was not looked at; where it has none, for its label.

@@ -75,7 +75,7 @@ pub(crate) async fn plan(api: &Client, engine: &Engine, bundle: &Bundle) -> Resu
     };
     let guarded = entries.iter().filter(is_guarded).map(Entry::shown).collect();
     let changes: Vec<Change> = entries.iter().map(Entry::deletion).collect();
-    let losses = Losses::look(api, &changes).await?;
+    let losses = Losses::look(api, &changes, &shelf.folder).await?;
     Ok(Some(Plan { entries, drift, folder: shelf.folder, losses, guarded }))
 }
 

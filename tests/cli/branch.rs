@@ -387,7 +387,7 @@ fn restore_refuses_a_moment_without_a_zone_or_history() {
 fn delete_asks_and_without_a_terminal_refuses() {
     let forge = Forge::with_project("bury");
 
-    assert_snapshot!(forge.run("branch delete dev"), @r#"
+    assert_snapshot!(forge.run("branch delete dev --confirm dev"), @r#"
         --- stderr
         → projects/bury/branches/dev (project from lakeforge.yml)
         error: needs consent: delete bury/dev?
@@ -411,7 +411,7 @@ fn delete_asks_and_without_a_terminal_refuses() {
           try: --confirm bury/production
         --- exit 13
         "#);
-    assert_snapshot!(forge.run("branch delete dev --dry-run"), @r#"
+    assert_snapshot!(forge.run("branch delete dev --dry-run --confirm dev"), @r#"
         --- stdout
         WOULD DELETE  SOURCE      CREATED
         bury/dev      production  [LENGTH] ago
@@ -420,7 +420,7 @@ fn delete_asks_and_without_a_terminal_refuses() {
         --- exit 0
         "#);
     assert_eq!(forge.branches("bury"), ["bury/dev", "bury/production"]);
-    assert_snapshot!(forge.run("branch delete dev --yes"), @r#"
+    assert_snapshot!(forge.run("branch delete dev --yes --confirm dev"), @r#"
         --- stdout
         bury/dev  deleted
         --- stderr
@@ -459,7 +459,7 @@ fn delete_keeps_parents_and_protected_branches() {
           try: --confirm guard/kept
         --- exit 13
         "#);
-    assert_snapshot!(forge.run("branch delete dev --yes"), @r#"
+    assert_snapshot!(forge.run("branch delete dev --yes --confirm dev"), @r#"
         --- stderr
         → projects/guard/branches/dev (project from lakeforge.yml)
         error: branch `guard/dev` has children
@@ -475,7 +475,7 @@ fn delete_keeps_parents_and_protected_branches() {
         "#);
     let all = ["guard/child", "guard/dev", "guard/kept", "guard/production"];
     assert_eq!(forge.branches("guard"), all);
-    let gone = forge.json("branch delete dev child --yes");
+    let gone = forge.json("branch delete dev child --yes --confirm dev");
     assert_snake_case(&gone);
     assert_eq!(forge.branches("guard"), ["guard/kept", "guard/production"]);
 }

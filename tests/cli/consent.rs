@@ -3,6 +3,7 @@
 
 use insta::assert_snapshot;
 
+use crate::apps::{App, bundle};
 use crate::forge::Forge;
 use crate::http::Admin;
 
@@ -272,4 +273,59 @@ fn a_dry_run_refuses_what_the_bundle_guards() {
     }
     assert!(!stand_in.was_told_to("deploy"));
     Admin::of(&stand_in.forge).get("/api/2.0/postgres/projects/consent-guard").expect(404);
+}
+
+#[test]
+fn what_another_bundle_manages_is_neither_taken_over_nor_deleted_silently() {
+    let mine = Forge::new();
+    bundle(&mine, "consent-mine", &["consent-mine"], &[("consent-mine-app", App::Healthy)]);
+    let free =
+        "projects: {consent-mine: {prevent_destroy: false, endpoints: [], branches: [dev]}}\n";
+    mine.write("lakeforge.yml", free);
+    mine.succeed("gen");
+    mine.succeed("deploy");
+    let admin = Admin::of(&mine);
+    let deployment = || admin.app("consent-mine-app")["active_deployment"]["deployment_id"].clone();
+    let before = deployment();
+
+    let other = Forge::new();
+    bundle(&other, "consent-other", &["consent-mine"], &[("consent-mine-app", App::Healthy)]);
+    other.write("lakeforge.yml", free);
+    other.succeed("gen");
+    let shown = other.run("deploy");
+    for name in
+        ["projects/consent-mine", "projects/consent-mine/branches/dev", "apps/consent-mine-app"]
+    {
+        let why = format!(
+            "why: `{name}` is managed by bundle `consent-mine`, target `local`, deployed by "
+        );
+        assert!(shown.contains(&why), "{shown}");
+    }
+    assert!(
+        shown.contains("try: --take-over, or another name") && shown.ends_with("--- exit 13"),
+        "{shown}"
+    );
+    assert!(other.run("deploy --dry-run").ends_with("--- exit 13"));
+    assert_eq!(deployment(), before);
+
+    let shown = mine.run("branch delete dev --yes");
+    assert!(shown.contains("managed by bundle `consent-mine`, target `local`"), "{shown}");
+    assert!(
+        shown.contains("try: --confirm consent-mine/dev\n") && shown.ends_with("--- exit 13"),
+        "{shown}"
+    );
+    assert!(mine.run("branch delete dev --dry-run").ends_with("--- exit 13"));
+
+    other.succeed("deploy --take-over");
+    assert_ne!(deployment(), before);
+    // Both hold it now: neither destroys what the other would miss without its name.
+    let shown = other.run("destroy --yes --confirm consent-mine");
+    assert!(
+        shown.contains("`apps/consent-mine-app` is managed by bundle `consent-mine`"),
+        "{shown}"
+    );
+    let hint = "try: --confirm consent-mine-app --confirm consent-mine/dev\n";
+    assert!(shown.contains(hint) && shown.ends_with("--- exit 13"), "{shown}");
+    mine.succeed("branch delete dev --yes --confirm dev");
+    other.succeed("destroy --yes --confirm consent-mine --confirm consent-mine-app");
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::api::{Client, DeletableBranch, Unconfirmed};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ops::change::{Action, Change};
+use crate::ops::deploy::{Entry, Others};
 use crate::ops::names::{self, Resolved};
 use crate::ops::{deploy, parallel, protection};
 use crate::ui::Steps;
@@ -98,7 +99,9 @@ pub(crate) async fn plan_delete(
             }
         }
         for branch in children_first(&names, &known) {
-            match BranchToDelete::new(branch, &in_full(confirm, &branch.name)) {
+            let confirmed = in_full(confirm, &branch.name);
+            unconfirmed.extend(managed(api, branch, &confirmed).await?);
+            match BranchToDelete::new(branch, &confirmed) {
                 Ok(branch) => plan.branches.push(branch),
                 Err(one) => unconfirmed.push(one),
             }
@@ -112,6 +115,18 @@ pub(crate) async fn plan_delete(
         Some(missing) if plan.branches.is_empty() && plan.deleted.is_empty() => Err(missing),
         _ => Ok(plan),
     }
+}
+
+/// Asks for the name of a branch that a deployment manages, which would miss it.
+async fn managed(api: &Client, branch: &Branch, names: &[String]) -> Result<Vec<Unconfirmed>> {
+    let (short, full) = (branch.name.short(), branch.name.to_string());
+    if names.contains(&short) || names.contains(&full) {
+        return Ok(Vec::new());
+    }
+    let entry = Entry::of(&deletion(&branch.name));
+    let others = Others::find(api, std::slice::from_ref(&entry), None).await?;
+    let ask = |why| Unconfirmed { name: short.clone(), why };
+    Ok(others.holders(&entry).into_iter().map(ask).collect())
 }
 
 /// Returns whether a branch that is not there is known to have been deleted.

@@ -3,6 +3,7 @@
 mod aftermath;
 mod builtin;
 mod databricks;
+mod others;
 mod record;
 mod remove;
 mod run;
@@ -13,13 +14,14 @@ use std::time::Duration;
 
 pub(crate) use aftermath::explain;
 pub(crate) use databricks::{Call, Databricks};
+pub(crate) use others::Others;
 pub(crate) use record::{Entry, Record, Shelf};
 pub(crate) use run::Outcome;
 
 use crate::api::{self, Client, DeploymentRequest};
 use crate::bundle::{self, Bundle};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::ops::change::{Action, Change};
+use crate::ops::change::{Action, Change, ResourceKind};
 use crate::ops::confirm::{Confirmed, Deletes, Losses, Permits};
 use crate::ops::drift::Drift;
 use crate::ops::log::{self, FileName};
@@ -63,6 +65,7 @@ pub(crate) struct Plan {
     pub(crate) drift: Option<Drift>,
     losses: Losses,
     guarded: Vec<String>,
+    taken: Vec<String>,
     shelf: Shelf,
     record: Record,
     lost: Vec<Entry>,
@@ -104,9 +107,17 @@ impl Plan {
 
     /// Takes the plan as agreed to when `names` confirms what has to be; needs no workspace.
     ///
-    /// Fails as `Refused` when it does not, and when the bundle guards what would be lost.
-    pub(crate) fn confirm(self, names: &[String]) -> Result<Confirmed<Plan>> {
+    /// Fails as `Refused` when it does not, when the bundle guards what would be lost, and unless
+    /// `take_over`, when another deployment manages what this one would make its own.
+    pub(crate) fn confirm(self, names: &[String], take_over: bool) -> Result<Confirmed<Plan>> {
         refuse_guarded("the plan deletes what must not be destroyed", &self.guarded)?;
+        if !take_over && !self.taken.is_empty() {
+            let headline = "another deployment manages what this one would take over";
+            let error = Error::new(Kind::Refused, headline)
+                .code("MANAGED_ELSEWHERE")
+                .hint("--take-over, or another name for it in the bundle");
+            return Err(self.taken.iter().fold(error, Error::why));
+        }
         Confirmed::new(self, names)
     }
 }
@@ -167,11 +178,34 @@ pub(crate) async fn plan(
             (changes, Work::Databricks(planned))
         }
     };
-    let losses = Losses::look(api, &changes).await?;
+    let losses = Losses::look(api, &changes, &shelf.folder).await?;
+    let taken = match request.skip_resources {
+        true => Vec::new(),
+        false => taken_over(api, &record, last.as_ref(), &shelf.folder).await?,
+    };
     let apps = runs.iter().map(|planned| planned.run.name.clone()).collect();
     let drift = last.and_then(|last| last.drift(&record));
     let guarded = guarded(&changes, &record);
-    Ok(Plan { changes, apps, drift, losses, guarded, shelf, record, lost, work, runs })
+    Ok(Plan { changes, apps, drift, losses, guarded, taken, shelf, record, lost, work, runs })
+}
+
+/// Returns what is there, is not of the last deployment, and is managed by another one: a sentence
+/// for each.
+async fn taken_over(
+    api: &Client,
+    now: &Record,
+    last: Option<&Record>,
+    own: &str,
+) -> Result<Vec<String>> {
+    let ours = last.map(Record::names).unwrap_or_default();
+    let is_taken = |entry: &&Entry| {
+        let kinds = [ResourceKind::Project, ResourceKind::Branch, ResourceKind::App];
+        kinds.contains(&entry.kind()) && !ours.contains(&entry.shown())
+    };
+    let new: Vec<Entry> = now.resources.iter().filter(is_taken).cloned().collect();
+    let there = remove::present(api, new).await?;
+    let others = Others::find(api, &there, Some(own)).await?;
+    Ok(there.iter().flat_map(|entry| others.holders(entry)).collect())
 }
 
 /// Names what `changes` lose and do not name: as the state of the deployment says, else as `known`,

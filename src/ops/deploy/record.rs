@@ -10,7 +10,7 @@ use super::expand;
 use crate::api::Client;
 use crate::bundle::Bundle;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::ops::change::ResourceKind;
+use crate::ops::change::{Change, ResourceKind};
 use crate::ops::drift::Drift;
 
 /// The file, below the deployment's folder in the workspace; `bundle destroy` deletes that folder.
@@ -54,6 +54,12 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Entry {
+    /// Returns what `change` is about, as a record would name it.
+    pub(crate) fn of(change: &Change) -> Self {
+        let (resource, name) = (change.resource.clone(), change.name.clone());
+        Entry { resource, name, guarded: false, purge: false }
+    }
+
     /// Returns its kind.
     pub(crate) fn kind(&self) -> ResourceKind {
         ResourceKind::of(&self.resource)
