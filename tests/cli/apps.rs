@@ -67,8 +67,9 @@ impl App<'_> {
 
 /// Writes a bundle called `name` with `apps`, and with `projects` when there are any.
 pub(crate) fn bundle(forge: &Forge, name: &str, projects: &[&str], apps: &[(&str, App)]) {
+    let include = if projects.is_empty() { "" } else { "include: [resources/*.yml]\n" };
     let mut text = format!(
-        "bundle: {{name: {name}}}\ninclude: [resources/*.yml]\n\
+        "bundle: {{name: {name}}}\n{include}\
          targets: {{local: {{default: true, workspace: {{profile: local}}}}}}\n\
          resources:\n  apps:\n"
     );
