@@ -86,6 +86,7 @@ pub(crate) fn bundle(forge: &Forge, name: &str, projects: &[&str], apps: &[(&str
             projects.iter().map(|id| format!("{id}: {{endpoints: []}}")).collect();
         let list = list.join(", ");
         forge.write("lakeforge.yml", &format!("projects: {{{list}}}\nbranch: {{ttl: 1d}}\n"));
+        forge.will_make(projects);
         forge.succeed("gen");
     }
 }

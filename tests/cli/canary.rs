@@ -132,6 +132,8 @@ fn expected(command: &str) -> &'static [Option<i32>] {
     match command {
         "migrate" => &[Some(11)],
         "local serve --until-eof" => &[Some(7)],
+        // The project of the bundle is guarded.
+        "destroy --dry-run" => &[Some(13)],
         // The second one is of another moment.
         _ if command.starts_with("branch restore") => &[Some(0), Some(7)],
         _ if command.contains("nothing") || command.contains("x/y") => {

@@ -122,7 +122,6 @@ fn only_names_an_app_of_the_bundle() {
 
     assert_snapshot!(forge.run("deploy --only only-patients"), @r"
         --- stderr
-        warning: databricks.yml:2:11: no file is called `resources/*.yml`
         → with the built-in engine, for the embedded workspace alone
         error: there is no app `only-patients` in the bundle
           why: the bundle has only_patient, only_billing

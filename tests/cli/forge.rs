@@ -4,10 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::http::Admin;
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_lakeforge");
@@ -82,18 +84,36 @@ pub(crate) struct Forge {
     data: PathBuf,
     // Removed with the test; nothing of its own when the workspace is shared.
     _own: Option<TempDir>,
+    /// Projects of the shared workspace that go with the test.
+    projects: Mutex<Vec<String>>,
+}
+
+impl Drop for Forge {
+    /// Deletes the projects of the test for good: hundreds of computes that are awake at once, with
+    /// their data in memory, are more than a machine has room for.
+    fn drop(&mut self) {
+        let projects = std::mem::take(self.projects.get_mut().unwrap());
+        if projects.is_empty() || std::thread::panicking() {
+            return;
+        }
+        let admin = Admin::of(self);
+        for project in projects {
+            // One with a protected branch stays, and so does what the test has deleted itself.
+            admin.send("DELETE", &format!("/api/2.0/postgres/projects/{project}?purge=true"), "");
+        }
+    }
 }
 
 impl Forge {
     /// Uses the shared workspace.
     pub(crate) fn new() -> Self {
-        Forge { folder: open_folder(), data: workspace().data(), _own: None }
+        Forge::at(workspace().data(), None)
     }
 
     /// Uses no workspace: its data folder is the test's own and empty.
     pub(crate) fn offline() -> Self {
         let own = open_folder_in(&quick_folder());
-        Forge { folder: open_folder(), data: own.path().join("workspace"), _own: Some(own) }
+        Forge::at(own.path().join("workspace"), Some(own))
     }
 
     /// Uses the shared workspace and deploys a bundle with the project `project`.
@@ -108,11 +128,24 @@ impl Forge {
 
     /// Uses `workspace` and deploys a bundle with `projects`.
     pub(crate) fn on(workspace: &Workspace, projects: &[&str]) -> Self {
-        let forge = Forge { folder: open_folder(), data: workspace.data(), _own: None };
+        let forge = Forge::at(workspace.data(), None);
         forge.bundle(projects);
+        forge.will_make(projects);
         forge.succeed("gen");
         forge.succeed("deploy");
         forge
+    }
+
+    fn at(data: PathBuf, own: Option<TempDir>) -> Self {
+        Forge { folder: open_folder(), data, _own: own, projects: Mutex::default() }
+    }
+
+    /// Notes that the test is going to make `projects`, which go with it where others share its workspace.
+    pub(crate) fn will_make(&self, projects: &[&str]) {
+        if self._own.is_none() && self.data == workspace().data() {
+            let projects = projects.iter().map(|project| (*project).to_owned());
+            self.projects.lock().unwrap().extend(projects);
+        }
     }
 
     /// Writes a bundle with `projects` and no apps.

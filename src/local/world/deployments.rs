@@ -88,7 +88,7 @@ impl World {
                 app.message = "App is being deployed".to_owned();
             }
         });
-        self.deployments.entry(name.to_owned()).or_default().push(deployment.clone());
+        insert(self.deployments.entry(name.to_owned()).or_default(), deployment.clone());
         self.touch(Shelf::Deployments, deployment_uid(name, &id));
         self.forget_deployments(name);
         Ok(deployment)
@@ -242,6 +242,15 @@ pub(crate) fn public(deployment: &Deployment) -> Deployment {
 /// Returns the id of a deployment of ours.
 pub(crate) fn id_of(deployment: &Deployment) -> String {
     deployment.deployment_id.clone().unwrap_or_default()
+}
+
+/// Puts `deployment` among those of its app: by time, and by id where a clock stood still.
+pub(super) fn insert(all: &mut Vec<Deployment>, deployment: Deployment) {
+    let before = |other: &Deployment| {
+        (other.create_time, &other.deployment_id)
+            < (deployment.create_time, &deployment.deployment_id)
+    };
+    all.insert(all.partition_point(before), deployment);
 }
 
 /// Returns the name of a deployment's file; names of apps hold no dot.

@@ -7,12 +7,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::deployments::{DeploymentRecord, deployment_uid, id_of};
+use super::deployments::{self, DeploymentRecord, deployment_uid, id_of};
 use super::operations::{empty, response};
 use super::{OperationRecord, Settings, Work, World};
 use crate::error::Result;
 use crate::local::store::{Shelf, Store};
-use crate::wire::apps::Deployment;
 use crate::wire::failure::Failure;
 use crate::wire::names::{BranchName, EndpointName, ProjectName};
 
@@ -62,14 +61,11 @@ impl World {
     fn load_deployments(&mut self, records: Vec<DeploymentRecord>) {
         for DeploymentRecord { app, deployment } in records {
             if self.apps.contains_key(&app) {
-                self.deployments.entry(app).or_default().push(deployment);
+                deployments::insert(self.deployments.entry(app).or_default(), deployment);
             } else {
                 let uid = deployment_uid(&app, &id_of(&deployment));
                 self.touch(Shelf::Deployments, uid);
             }
-        }
-        for deployments in self.deployments.values_mut() {
-            deployments.sort_by_key(|deployment| deployment.create_time);
         }
     }
 
@@ -124,8 +120,7 @@ impl World {
         let all = self.deployments.entry(app.to_owned()).or_default();
         all.retain(|deployment| id_of(deployment) != id);
         if let Some(DeploymentRecord { deployment, .. }) = was {
-            let after = |other: &Deployment| other.create_time <= deployment.create_time;
-            all.insert(all.partition_point(after), deployment);
+            deployments::insert(all, deployment);
         }
         if all.is_empty() {
             self.deployments.remove(app);

@@ -212,6 +212,13 @@ impl Workspace {
                 self.existing(&ProjectName::new(*project).branch(*id))?;
                 Ok(json!({ "endpoints": [] }))
             }
+            ("GET", [.., "Me"]) => {
+                Ok(json!({ "id": "1", "userName": format!("{actor}@model.test") }))
+            }
+            // Nobody has deployed anything.
+            ("GET", [.., "workspace", "list"]) => {
+                Err(refused(404, "RESOURCE_DOES_NOT_EXIST", "Path doesn't exist."))
+            }
             ("GET", [.., "operations", _]) => {
                 let found = self.operations.iter().find(|operation| operation.name == call.path);
                 Ok(found.expect("only what was begun is asked for").wire())
