@@ -84,7 +84,7 @@ pub(crate) struct Forge {
     data: PathBuf,
     // Removed with the test; nothing of its own when the workspace is shared.
     _own: Option<TempDir>,
-    /// Projects of the shared workspace that go with the test.
+    /// Projects that go with the test.
     projects: Mutex<Vec<String>>,
 }
 
@@ -98,8 +98,12 @@ impl Drop for Forge {
         }
         let admin = Admin::of(self);
         for project in projects {
-            // One with a protected branch stays, and so does what the test has deleted itself.
-            admin.send("DELETE", &format!("/api/2.0/postgres/projects/{project}?purge=true"), "");
+            let path = format!("/api/2.0/postgres/projects/{project}");
+            let unprotected = r#"{"spec": {"is_protected": false}}"#;
+            let production = format!("{path}/branches/production?update_mask=spec.is_protected");
+            admin.send("PATCH", &production, unprotected);
+            // It may be gone already, or keep what the test protected.
+            admin.send("DELETE", &format!("{path}?purge=true"), "");
         }
     }
 }
@@ -130,7 +134,7 @@ impl Forge {
     pub(crate) fn on(workspace: &Workspace, projects: &[&str]) -> Self {
         let forge = Forge::at(workspace.data(), None);
         forge.bundle(projects);
-        forge.will_make(projects);
+        forge.will_go(projects);
         forge.succeed("gen");
         forge.succeed("deploy");
         forge
@@ -140,12 +144,16 @@ impl Forge {
         Forge { folder: open_folder(), data, _own: own, projects: Mutex::default() }
     }
 
-    /// Notes that the test is going to make `projects`, which go with it where others share its workspace.
+    /// Has `projects` deleted when the test ends, if it uses the shared workspace.
     pub(crate) fn will_make(&self, projects: &[&str]) {
         if self._own.is_none() && self.data == workspace().data() {
-            let projects = projects.iter().map(|project| (*project).to_owned());
-            self.projects.lock().unwrap().extend(projects);
+            self.will_go(projects);
         }
+    }
+
+    fn will_go(&self, projects: &[&str]) {
+        let projects = projects.iter().map(|project| (*project).to_owned());
+        self.projects.lock().unwrap().extend(projects);
     }
 
     /// Writes a bundle with `projects` and no apps.

@@ -142,9 +142,9 @@ fn every_way_to_write_the_list_is_understood() {
 /// The list of the open ones that was cut: `1350` is open, and only `135` is left of it.
 #[test]
 fn a_list_that_could_be_cut_is_refused() {
-    let forge = Forge::with_project("cut");
+    let forge = Forge::with_project("cut-list");
     make(&forge, &["pr-1350", "pr-7"]);
-    let before = forge.branches("cut");
+    let before = forge.branches("cut-list");
     let apply = |flag: &str, file: &str| {
         forge.run(&format!("gc {flag} {file} --grace 1ms --apply --yes --confirm 2"))
     };
@@ -190,9 +190,9 @@ fn a_list_that_could_be_cut_is_refused() {
           try: gh pr list --state all --limit 10000 --json number,state
         --- exit 2
         ");
-    assert_eq!(forge.branches("cut"), before);
+    assert_eq!(forge.branches("cut-list"), before);
     forge.write("open.txt", open);
-    assert_eq!(deleted(&forge.json_lines("gc --open-prs open.txt --grace 1ms")), ["cut/pr-7"]);
+    assert_eq!(deleted(&forge.json_lines("gc --open-prs open.txt --grace 1ms")), ["cut-list/pr-7"]);
 }
 
 #[test]
