@@ -154,12 +154,31 @@ impl Start {
     async fn run(self, cx: &Cx) -> Result<()> {
         let options = self.server.options(cx)?;
         let executable = std::env::current_exe()?;
-        let (status, started) = {
+        let starting = async {
             let _step = cx.ui.steps.start("Starting the embedded workspace");
-            control::start(&options, &executable).await?
+            control::start(&options, &executable).await
         };
-        cx.ui.show(&Started { started, status })
+        match cx.ui.steps.unless_interrupted(starting).await {
+            Ok(done) => {
+                let (status, started) = done?;
+                cx.ui.show(&Started { started, status })
+            }
+            Err(interrupted) => Err(left_behind(cx, interrupted).await),
+        }
     }
+}
+
+/// Says what an interrupted start left behind: a server goes on in the background.
+async fn left_behind(cx: &Cx, interrupted: Error) -> Error {
+    let status = match cx.data_dir() {
+        Ok(data) => control::status(&data).await,
+        Err(error) => Err(error),
+    };
+    let server = match status.map(|status| status.pid) {
+        Ok(Some(pid)) => format!("its server (process {pid}) goes on in the background"),
+        _ => "a server that was begun goes on starting in the background".to_owned(),
+    };
+    interrupted.why(server).hint("lakeforge local stop, or the same command again to wait for it")
 }
 
 #[derive(Serialize)]

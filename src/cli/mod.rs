@@ -24,6 +24,7 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, FromArgMatches, Parser};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use cx::Cx;
@@ -157,9 +158,11 @@ fn run(command: Command, cx: &Cx) -> Result<Done> {
     };
     let runtime = runtime.enable_all().build()?;
     let done = runtime.block_on(async {
+        // Before the command begins: what comes earlier than it looks is not lost.
+        let signals = Signals::listen()?;
         tokio::select! {
             done = command.run(cx) => done,
-            end = end_of_patience(&cx.ui) => Err(end),
+            end = end_of_patience(&cx.ui, signals) => Err(end),
         }
     });
     runtime.shutdown_background();
@@ -171,10 +174,10 @@ fn run(command: Command, cx: &Cx) -> Result<Done> {
 ///
 /// Terminals, shells and CI systems often signal the process and its group: what comes within half
 /// a second of the first is the same wish.
-async fn end_of_patience(ui: &Ui) -> Error {
+async fn end_of_patience(ui: &Ui, mut signals: Signals) -> Error {
     let mut first: Option<Instant> = None;
     loop {
-        let signal = next_signal().await;
+        let signal = signals.next().await;
         if ui.leave_question() {
             return Error::from(signal).why("nothing was changed");
         }
@@ -189,28 +192,26 @@ async fn end_of_patience(ui: &Ui) -> Error {
     }
 }
 
-#[cfg(unix)]
-async fn next_signal() -> Interrupt {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut int), Ok(mut term), Ok(mut hup)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-        signal(SignalKind::hangup()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => Interrupt::Interrupted,
-        _ = term.recv() => Interrupt::Terminated,
-        _ = hup.recv() => Interrupt::Terminated,
-    }
+/// The signals that ask the program to end, heard from the moment this is made.
+struct Signals {
+    int: Signal,
+    term: Signal,
+    hup: Signal,
 }
 
-#[cfg(not(unix))]
-async fn next_signal() -> Interrupt {
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => Interrupt::Interrupted,
-        Err(_) => std::future::pending().await,
+impl Signals {
+    fn listen() -> Result<Self> {
+        let (int, term, hup) =
+            (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup());
+        Ok(Signals { int: signal(int)?, term: signal(term)?, hup: signal(hup)? })
+    }
+
+    async fn next(&mut self) -> Interrupt {
+        tokio::select! {
+            _ = self.int.recv() => Interrupt::Interrupted,
+            _ = self.term.recv() => Interrupt::Terminated,
+            _ = self.hup.recv() => Interrupt::Terminated,
+        }
     }
 }
 

@@ -7,11 +7,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::apps::{App, bundle};
 use crate::forge::Forge;
 use crate::http::{Admin, send};
+use crate::job::Job;
 use crate::own::{self, Own, within};
 #[cfg(target_os = "linux")]
 use crate::processes;
@@ -25,6 +27,24 @@ fn start_leaves_a_running_workspace_alone() {
     assert!(shown.contains("already running\n"), "{shown}");
     assert!(shown.ends_with("--- exit 0"), "{shown}");
     assert_eq!(own::status(&forge)["pid"], before["pid"]);
+}
+
+#[test]
+fn an_interrupted_start_says_what_goes_on_and_can_be_said_again() {
+    for (signal, exit) in [(Signal::INT, "--- exit 130"), (Signal::TERM, "--- exit 143")] {
+        let forge = Forge::offline();
+        let mut start = Job::start(&forge, "local start --port 0");
+        start.wait_until_it_says("Starting the embedded workspace");
+        start.signal(signal);
+        let shown = start.end();
+
+        assert!(shown.contains("goes on"), "{shown}");
+        assert!(shown.contains("in the background\n  try: lakeforge local stop"), "{shown}");
+        assert!(shown.ends_with(exit), "{shown}");
+        forge.succeed("local start --port 0");
+        assert_eq!(own::status(&forge)["running"], true);
+        forge.succeed("local stop");
+    }
 }
 
 #[test]
