@@ -205,7 +205,7 @@ impl Workspace {
                 match method {
                     "GET" => self.get(actor, &name),
                     "PATCH" => self.update(actor, &name, call),
-                    _ => self.delete(actor, &name, call.parameter("purge").is_some()),
+                    _ => self.delete(actor, &name, call.parameter("purge").is_some(), late),
                 }
             }
             ("GET", ["projects", project, "branches", id, "endpoints"]) => {
@@ -273,7 +273,13 @@ impl Workspace {
         Ok(self.begin(name.clone(), None, Some(done)))
     }
 
-    fn delete(&mut self, actor: Actor, name: &BranchName, purge: bool) -> Result<Value, Error> {
+    fn delete(
+        &mut self,
+        actor: Actor,
+        name: &BranchName,
+        purge: bool,
+        late: bool,
+    ) -> Result<Value, Error> {
         let branch = self.existing(name)?.clone();
         if branch.status.current_state == BranchState::Init {
             return Err(refused(409, "ABORTED", "busy"));
@@ -298,7 +304,8 @@ impl Workspace {
             purge,
             looked: self.looked.contains(&(actor, uid.clone())),
             seen: first < log.len(),
-            changed_before: changed(&log[first..last]),
+            // One that arrives late was sent before the last look, which asked what had become of it.
+            changed_before: !late && changed(&log[first..last]),
             changed_after: changed(&log[last..]),
         });
         self.looked.remove(&(actor, uid));
